@@ -5,6 +5,8 @@
 `jupyter nbconvert --execute` and papermill know nothing of nbdev's flags: a cell marked `#| network` would run. Here a
 skipped cell keeps the output it has, every other cell gets a fresh one, and a notebook that fails is left as it was.
 """
+import base64
+import io
 import os
 import sys
 from pathlib import Path
@@ -21,7 +23,22 @@ from nbdev.doclinks import nbdev_export, nbglob
 from nbdev.frontmatter import FrontmatterProc
 from nbdev.process import NBProcessor
 
+WIDEST = 1100  # pixels of a stored figure
 KERNEL = {'display_name': 'python3', 'language': 'python', 'name': 'python3'}
+
+
+def slim(outputs: list) -> list:
+    """Store figures as a reader needs them: at most WIDEST pixels wide and 256 colours, a quarter of the bytes."""
+    from PIL import Image
+    for output in outputs:
+        if 'image/png' in output.get('data', {}):
+            picture = Image.open(io.BytesIO(base64.b64decode(''.join(output['data']['image/png'])))).convert('RGB')
+            if picture.width > WIDEST:
+                picture = picture.resize((WIDEST, round(picture.height*WIDEST/picture.width)), Image.Resampling.LANCZOS)
+            small = io.BytesIO()
+            picture.quantize(256, dither=Image.Dither.NONE).save(small, format='PNG', optimize=True)
+            output['data']['image/png'] = base64.b64encode(small.getvalue()).decode()
+    return outputs
 
 
 def refresh(path: Path) -> bool:
@@ -44,7 +61,7 @@ def refresh(path: Path) -> bool:
     except Exception:
         sys.stderr.write(shell.prettytb(fname=path) + '\n')
         return False
-    fresh = {c.id: c.get('outputs', []) for c in nb.cells if c.cell_type == 'code' and 'id' in c and not skip(c)}
+    fresh = {c.id: slim(c.get('outputs', [])) for c in nb.cells if c.cell_type == 'code' and 'id' in c and not skip(c)}
     raw = read_nb(path)
     raw.metadata['kernelspec'] = KERNEL
     for cell in raw.cells:

@@ -147,11 +147,10 @@ def progress(iterable=None, # what to go through, or None with `total`
 
 # %% ../../nbs/data/00_core.ipynb #bfb7e746
 def check_parameters(declared: set[str], # names that existed at the end of the parameters cell
-                     now: dict, # `globals()` of the notebook, one cell later
+                     now: dict, # `globals()` of the notebook, in the next cell
                     ) -> None:
     "Refuse parameters that the notebook does not have, with the list of those it has."
-    shell = {"In", "Out", "get_ipython", "exit", "quit", "open"}
-    own = lambda names: sorted(n for n in names if not n.startswith("_") and n not in shell)
-    if unknown := own(set(now) - declared):
-        known = [n for n in own(declared) if isinstance(now.get(n), (str, int, float, bool, list, type(None)))]
-        raise AlbumGanError(f"Unknown parameter{'s' * (len(unknown) > 1)} {', '.join(unknown)}; this notebook has: {', '.join(known)}.")
+    plain = lambda n: not n.startswith("_") and n not in ("In", "Out") and isinstance(now[n], (str, int, float, list, dict, type(None)))
+    names = sorted(n for n in now if plain(n))
+    if unknown := [n for n in names if n not in declared]:
+        raise AlbumGanError(f"Unknown parameter{'s' * (len(unknown) > 1)} {', '.join(unknown)}; this notebook has: {', '.join(n for n in names if n in declared)}.")

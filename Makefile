@@ -1,0 +1,60 @@
+# Every target works as the first command on a fresh machine: it sets up .venv when that is needed.
+# More in CONTRIBUTING.md. Without make: see README.md.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+FLAGS  ?=
+
+.PHONY: help setup demo test test-notebooks test-pytest lab clean-runs readme export check hooks
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1@/' | awk -F@ '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: $(READY) ## .venv with the exact versions of constraints.txt (minutes, once)
+
+$(READY): settings.ini setup.py constraints.txt tools/papermill_launcher.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "album_gan needs Python 3.11 or newer, found: $$($(PYTHON) --version 2>&1). Name another one: make setup PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@rm -f $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off -c constraints.txt -e '.[dev]'
+	@$(BIN)/python tools/papermill_launcher.py
+	@touch $(READY)
+	@echo "Ready. Next: make demo, or: source $(BIN)/activate"
+
+demo: $(READY) ## train on the demo world and see covers change with the music
+	@$(BIN)/python tools/demo.py
+
+test: $(READY) ## nbdev_test on the notebooks, then pytest; FLAGS="slow" runs the marked cells too
+	@status=0; \
+	$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)" || status=$$?; \
+	$(BIN)/python -m pytest tests </dev/null || status=$$?; \
+	exit $$status
+
+test-notebooks: $(READY) ## only the notebooks
+	@$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)"
+
+test-pytest: $(READY) ## only pytest
+	@$(BIN)/python -m pytest tests </dev/null
+
+lab: $(READY) ## the notebooks in JupyterLab
+	@$(BIN)/python -m jupyterlab nbs/index.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+
+clean-runs: ## remove weights, checkpoints and runs that were never committed (asks first)
+	@$(PYTHON) tools/clean_runs.py
+
+readme: $(READY) ## README.md from nbs/index.ipynb
+	@$(BIN)/python tools/readme.py
+
+export: $(READY) ## the library from the notebooks, the notebooks clean, the README up to date
+	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export
+	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean
+	@$(BIN)/python tools/readme.py
+
+check: ## everything that CI runs
+	@.ci/run
+
+hooks: $(READY) ## opt in to nbdev's git hooks (they write to ~/.jupyter and .git; notebooks then merge cell by cell)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_install_hooks
