@@ -212,6 +212,12 @@ def test_requirements():
     provided = metadata.packages_distributions()
     used = {m.split('.')[0] for path in MODULES for m in imports(path)} - set(sys.stdlib_module_names) - {'album_gan'}
     assert not {m for m in used if not required & {distribution(d) for d in provided.get(m, [m])}}, 'add it to requirements in settings.ini'
+    for path in NOTEBOOKS:  # a fresh environment must have what notebooks use, too
+        code = '\n'.join(re.sub(r'^\s*[%!].*$', '', source(c), flags=re.MULTILINE) for c in cells(path) if c['cell_type'] == 'code')
+        nodes = [n for n in ast.walk(ast.parse(code)) if isinstance(n, (ast.Import, ast.ImportFrom))]
+        used = {m.split('.')[0] for n in nodes for m in ([a.name for a in n.names] if isinstance(n, ast.Import) else [n.module])} - set(sys.stdlib_module_names) - {'album_gan'}
+        known = required | {distribution(r) for r in (cfg['notebooks_requirements'] + ' ' + cfg['dev_requirements']).split()} | {'ipython'}
+        assert not {m for m in used if not known & {distribution(d) for d in provided.get(m, [m])}}, f'{name(path)}: add it to settings.ini'
     pins = dict(line.split('==') for line in (ROOT/'constraints.txt').read_text().split('\n') if line and line[0] != '#')
     assert not [v for v in pins.values() if '+' in v] and not [p for p in pins if re.match(r'torchvision|torchaudio|nvidia|triton', p)]
     pins = {distribution(k): v for k, v in pins.items()}

@@ -76,7 +76,7 @@ def as_clip(samples, # [S], [S, C] or [C, S]: an array, list or tensor; float in
         x = (x.astype(np.float64) - (i.max + 1) // 2 * (i.min == 0)) / ((i.max + 1) // (2 if i.min == 0 else 1))
     x, broken = repair(mono(x))
     if is_silent(x): raise AlbumGanError(f"{name} is silent or empty; pass sound that can be heard, or another position.")
-    notes = (f"had {broken} samples that are no numbers (NaN or Inf); they were silenced.",) if broken else ()
+    notes = (f"had {broken} samples that were no numbers (NaN or Inf) and are silent now.",) if broken else ()
     return _clip(x, sample_rate, seconds, to_rate, first / sample_rate, total, notes)
 
 # %% ../../nbs/audio/10_clips.ipynb #a4d2aa43

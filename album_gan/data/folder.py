@@ -125,6 +125,8 @@ def write_albums(path: str | Path, # the folder; made where it is missing
     df = check_albums(df, f"The table for {shown(path)}")
     provenance = _provenance(list(df.columns), len(df), provenance)
     records = [{c: (None if _absent(v) else int(v) if c == "year" else v) for c, v in row.items()} for row in df.to_dict("records")]
+    try: path.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise AlbumGanError(f"The album folder {shown(path)} cannot be made ({e.strerror}); choose another place.") from None
     write_json(path/"provenance.json", provenance)
     write_json(path/"albums.json", records)
     with atomic_path(path/"albums.csv") as part:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEAST_SECONDS', 'PICTURES', 'read_tags', 'embedded_pictures', 'judge', 'group_albums', 'MusicReport',
-           'folder_from_music', 'read_provenance_mark']
+           'folder_from_music']
 
 # %% ../../nbs/data/20_music.ipynb #6ec806f5
-import base64, csv, json, os, re, shutil, stat, unicodedata
+import base64, csv, json, os, re, shutil, unicodedata
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,7 +31,9 @@ _NOTHING = {"", "-", "?", "none", "non", "nan", "unknown", "unknown album", "unk
 
 def _clean(v):
     "Text fit for a table: one line, no control characters, no half characters; a file name's stray bytes become �."
-    v = str(v).encode("utf-8", "surrogateescape" if all("\udc80" <= c <= "\udcff" or not "\ud800" <= c <= "\udfff" for c in str(v)) else "replace").decode("utf-8", "replace")
+    v = str(v)
+    try: v = v.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError: v = v.encode("utf-8", "replace").decode("utf-8")
     return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in v).split())
 
 # %% ../../nbs/data/20_music.ipynb #9499f519
@@ -109,9 +111,15 @@ def judge(path: str | Path, # a music file
     except Exception as e: return dict(ok=False, reason=f"cannot be used ({type(e).__name__}: {_clean(e)}); convert it to ogg, flac or wav.", kind="broken")
 
 # %% ../../nbs/data/20_music.ipynb #31ee4feb
+def _remember(memory, finding):
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with open(memory, "a", encoding="utf-8") as out: out.write(json.dumps(finding) + "\n")
+    except OSError: pass # a memory is a help, not a need
+
+# %% ../../nbs/data/20_music.ipynb #99d7ec20
 def _judge_all(root, music):
     memory = data_dir()/"scans"/f"{fingerprint([os.path.realpath(root), _VERSION])}.jsonl"
-    memory.parent.mkdir(parents=True, exist_ok=True)
     known = {}
     if memory.is_file():
         for line in memory.read_text(encoding="utf-8").splitlines():
@@ -120,12 +128,12 @@ def _judge_all(root, music):
     fresh = lambda f: known.get(f, {}).get("size") == music[f] and known[f].get("kind") not in ("no decoder", "no file")
     todo = [f for f in music if not fresh(f)]
     # the bar is made inside, where Python's stderr still reaches the terminal
-    with quiet_decoder(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, open(memory, "a", encoding="utf-8") as out:
+    with quiet_decoder(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
             jobs = [pool.submit(judge, root/f) for f in todo]
             for f, job in zip(progress(todo, "Listening to the music", unit="song"), jobs):
                 known[f] = {"file": f, "size": music[f], **job.result()}
-                out.write(json.dumps(known[f]) + "\n")
+                _remember(memory, known[f])
         except BaseException: pool.shutdown(wait=True, cancel_futures=True); raise
     return [known[f] for f in music]
 
@@ -256,7 +264,7 @@ def _bring(source, target, link):
     if link:
         try:
             if target.is_symlink() and os.readlink(target) == os.path.abspath(source): return
-            part = target.with_name(f".{target.name}.part")
+            part = target.with_name(f".{target.name}.{os.getpid()}.part")
             part.unlink(missing_ok=True)
             os.symlink(os.path.abspath(source), part)
             os.replace(part, target)
@@ -269,7 +277,7 @@ def _bring(source, target, link):
 
 def _nothing(path, music, skipped, kinds):
     kind = f"{shown(path)} holds no music that can be used: "
-    if not music: return AlbumGanError(kind + f"there is no file named {', '.join(sorted(x[1:] for x in ('.mp3', '.ogg', '.flac', '.wav', '.m4a')))} in it; give the path of a folder with songs.")
+    if not music: return AlbumGanError(kind + "there is no mp3, ogg, flac, wav, opus or m4a file in it; give the path of a folder with songs.")
     why = ", ".join(f"{n} {k}" for k, n in kinds.most_common(4))
     return AlbumGanError(kind + f"{len(music)} music file{'s' * (len(music) > 1)} looked at ({why}; for instance {skipped[0][0]} {skipped[0][1].rstrip('.')}); "
                          f"add songs of at least {LEAST_SECONDS:g} s in mp3, ogg, flac or wav.")
@@ -294,7 +302,9 @@ def folder_from_music(path: str | Path, # a folder of music, searched with all t
     notes += [(_clean(os.path.relpath(f, root)), "cannot be looked into; check its permissions.") for f in closed]
 
     albums = group_albums([r for r in records if r["ok"]], _clean(os.path.basename(os.path.realpath(root))))
-    for d in ("audio", "covers"): (out/d).mkdir(parents=True, exist_ok=True)
+    try:
+        for d in ("audio", "covers"): (out/d).mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise AlbumGanError(f"The album folder {shown(out)} cannot be made ({e.strerror}); give another folder as `out`.") from None
     lone = Counter(f for f, _ in {(os.path.dirname(s["file"]), a) for a, songs in albums.items() for s in songs}) # folder -> albums in it
     nearby = defaultdict(list)
     for p in pictures:
@@ -348,22 +358,20 @@ def _sweep(out, rows):
         for f in (out/d).iterdir():
             if re.fullmatch(pattern, f.name) and f"{d}/{f.name}" not in keep: f.unlink()
 
+def _made_by(out):
+    "The fingerprint of the music an album folder was made from, None when it was not made from music."
+    try: return json.loads((Path(out)/"provenance.json").read_text(encoding="utf-8")).get("made_by")
+    except (OSError, ValueError, AttributeError): return None
+
 def _ready(out, mark, root):
     "The report of an earlier scan of the very same files, if it is complete."
     if not is_album_folder(out): return None
     try: was = json.loads((out/"report.json").read_text(encoding="utf-8")) if (out/"report.json").is_file() else None
     except ValueError: was = {}
-    if was is None and read_provenance_mark(out) is None:
+    if was is None and _made_by(out) is None:
         raise AlbumGanError(f"{shown(out)} is an album folder that was not made from music; give another folder as `out`.")
     if not was or was.get("made_by") != mark: return None
     try: table = read_albums(out)
     except AlbumGanError: return None # half-written: make it again
     if not all((out/f).exists() for f in [*table.audio, *(c for c in table.cover if c)]): return None
     return MusicReport(shown(root), out, was["read"], was["used"], [tuple(x) for x in was["skipped"]], [tuple(x) for x in was["notes"]], table)
-
-# %% ../../nbs/data/20_music.ipynb #a662413b
-def read_provenance_mark(out: str | Path, # an album folder
-                        ) -> str | None: # None when it was not made from music
-    "The fingerprint of the music an album folder was made from."
-    try: return json.loads((Path(out)/"provenance.json").read_text(encoding="utf-8")).get("made_by")
-    except (OSError, ValueError, AttributeError): return None

@@ -7,7 +7,7 @@ __all__ = ['SOUNDFILE', 'FOREIGN', 'MUSIC', 'quiet_decoder', 'SoundInfo', 'sound
            'repair', 'read_window', 'write_sound']
 
 # %% ../../nbs/data/15_sound.ipynb #cb3d088a
-import io, math, os, stat, sys, threading
+import math, os, stat, sys, threading, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,13 +102,16 @@ def _check_file(path):
 # %% ../../nbs/data/15_sound.ipynb #ca68c1ad
 def _foreign(path):
     "Open a file with what decoders this machine has."
-    try: import audioread
-    except ImportError: audioread = None
+    suffix, able = Path(path).suffix.lower(), False
     try:
-        if audioread is None: raise LookupError
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore") # audioread imports what Python 3.13 drops
+            import audioread
+            able = any("raw" not in b.__module__ for b in audioread.available_backends())
         return audioread.audio_open(str(path))
-    except Exception: # NoBackendError, or anything a backend throws
-        raise UnusableFile(path, f"needs a decoder for {Path(path).suffix.lower()} that this machine lacks or that refuses it; install ffmpeg, or convert it to ogg, flac or mp3.", "no decoder") from None
+    except Exception: pass # NoBackendError, or anything a backend throws
+    if able: raise UnusableFile(path, "is no sound that can be decoded; copy it again from its source or convert it to ogg, flac or mp3.", "broken")
+    raise UnusableFile(path, f"needs a decoder for {suffix} that this machine lacks; install ffmpeg, or convert it to ogg, flac or mp3.", "no decoder")
 
 # %% ../../nbs/data/15_sound.ipynb #3577d697
 def sound_info(path: str | Path, # a sound file
@@ -231,7 +234,7 @@ def read_window(path: str | Path, # a sound file
         x, rate = decode(path, start, seconds, info)
     if not len(x): raise UnusableFile(path, "has no frame of sound that can be decoded; copy it again from its source.", "broken")
     x, broken = repair(x)
-    if broken: notes.append(f"had {broken} samples that are no numbers (NaN or Inf); they were silenced.")
+    if broken: notes.append(f"had {broken} samples that were no numbers (NaN or Inf) and are silent now.")
     if is_silent(x):
         where = f" from {start:.0f} to {start + len(x) / rate:.0f} s"
         with quiet_decoder():

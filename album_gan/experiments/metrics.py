@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['EFFICIENTNET_LITE0_SHA256', 'METRIC_KEYS', 'as_pictures', 'squared_errors', 'mse', 'CoverFeatures', 'features_of',
-           'fid_kid', 'fid_floor', 'factor_chance', 'factor_errors', 'factor_agreement', 'factor_correlation',
-           'cover_rank', 'Interval', 'paired_bootstrap', 'derange', 'Seen', 'look_at', 'summarise', 'evaluate_pictures']
+           'fid_kid', 'kid_difference', 'fid_floor', 'factor_chance', 'factor_errors', 'factor_agreement',
+           'factor_correlation', 'cover_rank', 'Interval', 'paired_bootstrap', 'derange', 'Seen', 'look_at',
+           'summarise', 'evaluate_pictures']
 
 # %% ../../nbs/experiments/30_metrics.ipynb #8e518482
 import importlib.util, warnings
@@ -126,13 +127,21 @@ class _Given(nn.Module):
     def forward(self, x): return x
 
 # %% ../../nbs/experiments/30_metrics.ipynb #90eb23a5
+def _fid_by_singular_values(a, b):
+    "FID of features [N, F] and [M, F] that needs no eigenvalues of a product."
+    mean, (a, b) = (a.mean(0) - b.mean(0)).square().sum(), ((x - x.mean(0))/(len(x) - 1)**.5 for x in (a, b))
+    return max(0., float(mean + a.square().sum() + b.square().sum() - 2*torch.linalg.svdvals(a @ b.T).sum()))
+
+# %% ../../nbs/experiments/30_metrics.ipynb #94d927e9
 def _fid(real, fake):
     "torchmetrics' FID of float64 features [N, F] and [M, F], along the directions in which they lie."
     both = torch.cat([real, fake]) - real.mean(0)
     if len(both) < both.shape[1]: both = both @ torch.linalg.qr(both.T).Q
     fid = FrechetInceptionDistance(feature=_Given(both.shape[1]))
-    fid.update(both[:len(real)], real=True); fid.update(both[len(real):], real=False)
-    return float(fid.compute())
+    a, b = both[:len(real)], both[len(real):]
+    fid.update(a, real=True); fid.update(b, real=False)
+    try: return max(0., float(fid.compute()))
+    except torch.linalg.LinAlgError: return _fid_by_singular_values(a, b)
 
 # %% ../../nbs/experiments/30_metrics.ipynb #f32bc09d
 def fid_kid(features_real: np.ndarray, # [N, F]
@@ -140,10 +149,10 @@ def fid_kid(features_real: np.ndarray, # [N, F]
             subsets: int = 50, # how many subsets KID averages over
             subset_size: int = 100, # pictures in one of them; never more than half of what there is
             seed: int = 0, # draws the subsets; the global random state stays as it is
-           ) -> dict: # fid, kid, kid_se (None where they cannot be had), n, subset_size, reason
+           ) -> dict: # fid, kid, kid_se (None where they cannot be had), n, subset_size, reason, kid_values (one per subset)
     "FID and KID ± standard error of two sets of features, by torchmetrics."
     n = min(len(features_real), len(features_fake))
-    out = dict(fid=None, kid=None, kid_se=None, n=n, subset_size=min(subset_size, n//2), reason="")
+    out = dict(fid=None, kid=None, kid_se=None, n=n, subset_size=min(subset_size, n//2), reason="", kid_values=None)
     real, fake = (torch.as_tensor(np.asarray(f), dtype=torch.float64) for f in (features_real, features_fake))
     if n < 2: return out | dict(reason=f"FID needs at least 2 pictures on each side, there are {n}")
     if not (torch.isfinite(real).all() and torch.isfinite(fake).all()): return out | dict(reason="some features are not finite")
@@ -154,11 +163,21 @@ def fid_kid(features_real: np.ndarray, # [N, F]
         torch.default_generator.manual_seed(seed)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer.*")
-            kid = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=subsets, subset_size=m)
+            kid = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=1, subset_size=m, compute_with_cache=False)
         kid.update(real, real=True); kid.update(fake, real=False)
-        mean, spread = kid.compute()
+        values = np.array([float(kid.compute()[0]) for _ in range(subsets)]) # one at a time, so that two models can be compared on the same subsets
     finally: torch.set_rng_state(state)
-    return out | dict(kid=float(mean), kid_se=float(spread)*(m/(n - m))**.5)
+    return out | dict(kid=float(values.mean()), kid_se=float(values.std()*(m/(n - m))**.5), kid_values=values)
+
+# %% ../../nbs/experiments/30_metrics.ipynb #1c0b6bf6
+def kid_difference(a: dict, # of `fid_kid`
+                   b: dict, # of `fid_kid`, same real features, number of pictures and seed
+                  ) -> tuple[float, float, float]: # KID of a - KID of b, and its 95 % interval; NaN where a KID is missing
+    "How much worse (positive) the pictures of `a` are than those of `b`, by KID on the same subsets with jackknife error."
+    if a["kid"] is None or b["kid"] is None or (a["n"], a["subset_size"]) != (b["n"], b["subset_size"]): return (float("nan"),)*3
+    diff = a["kid_values"] - b["kid_values"]
+    mean, se = float(diff.mean()), float(diff.std()*(a["subset_size"]/(a["n"] - a["subset_size"]))**.5)
+    return mean, mean - 1.96*se, mean + 1.96*se
 
 # %% ../../nbs/experiments/30_metrics.ipynb #9ed17472
 def fid_floor(features_real: np.ndarray, # [N, F], the covers of the evaluation
@@ -170,7 +189,7 @@ def fid_floor(features_real: np.ndarray, # [N, F], the covers of the evaluation
     spare = np.zeros((0, features_real.shape[1])) if features_spare is None else np.asarray(features_spare)
     if 2 <= n <= len(spare):
         return (fid_kid(features_real, spare[rng.permutation(len(spare))[:n]])["fid"],
-                f"FID between the {n} real covers of the evaluation and {n} other real covers")
+                f"FID between the {n} real covers of the evaluation and {n} other real covers, of other albums")
     pool = np.concatenate([features_real, spare]); half = len(pool)//2
     if half < 2: return None, f"a floor needs at least 4 real covers, there are {len(pool)}"
     order = rng.permutation(len(pool))
@@ -400,7 +419,7 @@ def summarise(arms: dict[str, Seen], # "true", "shuffled", "off", all of the sam
         judged = f"agreement of {', '.join(report)} measured on the picture with the music's own: 1 - error / chance (1 perfect, 0 chance)"
     gain = paired_bootstrap(agreement["true"], agreement["shuffled"], artists, seed=seed)
     mean = lambda v: np.nanmean(v) if np.isfinite(v).any() else np.nan
-    q, prompt = quality["true"], quality["prompt_only"]
+    q, prompt = quality["true"], quality["prompt_only"]; worse = kid_difference(q, prompt)
     notes = {"mse": "8-bit pictures read as numbers in [0, 1]", "fid": q["reason"] if q["fid"] is None else "", "fid_floor": how,
              "kid": q["reason"] or f"mean over 50 subsets of {q['subset_size']}; kid_se is the delete-d jackknife's", "music": judged,
              "music_gain_ci": gain.reason or f"95 % of true - shuffled, {gain.rows} rows, resampling {gain.clusters} artists",
@@ -408,7 +427,8 @@ def summarise(arms: dict[str, Seen], # "true", "shuffled", "off", all of the sam
     values = dict(mse=mean(arms["true"].squared), fid=q["fid"], fid_floor=floor, kid=q["kid"], kid_se=q["kid_se"], n=int(one.sum()), features=features,
                   **{f"music_{a}": mean(agreement[a]) for a in ("true", "shuffled", "off")}, music_gain_ci=[gain.low, gain.high], factors=report,
                   ranking=ranking, notes={k: v for k, v in notes.items() if v},
-                  prompt_only=dict(mse=mean(arms.get("prompt_only", arms["off"]).squared), **{k: prompt[k] for k in ("fid", "kid", "kid_se")}))
+                  prompt_only=dict(mse=mean(arms.get("prompt_only", arms["off"]).squared), **{k: prompt[k] for k in ("fid", "kid", "kid_se")},
+                                   kid_worse=worse[0], kid_worse_ci=worse[1:]))
     return _plain({k: values[k] if values[k] is not None else np.nan for k in METRIC_KEYS})
 
 # %% ../../nbs/experiments/30_metrics.ipynb #882226b1

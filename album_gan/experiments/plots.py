@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from ..data.core import AlbumGanError, atomic_path
-from .metrics import as_pictures, factor_chance, factor_correlation
+from .metrics import as_pictures, factor_correlation
 
 # %% ../../nbs/experiments/40_plots.ipynb #5c2146da
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
@@ -65,7 +65,7 @@ def smoothed(values, # [N]
 # %% ../../nbs/experiments/40_plots.ipynb #9cbcbc30
 def loss_curves(losses, # a table or CSV file with columns step, loss and perhaps lr; or a dict of name -> such
                 title: str = "Training loss", # above the figure
-                ylabel: str = "denoising loss (MSE of the v target)", # says which loss
+                ylabel: str = "denoising loss (MSE)", # says which loss
                ) -> Figure:
     "Loss against steps, single batches thin and their average bold, with the learning rate below where it is recorded."
     runs = losses if isinstance(losses, dict) else {"": losses}
@@ -195,7 +195,7 @@ def factor_scatter(true: pd.DataFrame, # what the music asked for, one column pe
                 x, y, symbol = true[c].to_numpy(float), table[c].to_numpy(float), ("circular r" if c in circular else "r")
                 r = factor_correlation(y, x, c in circular)
                 if c in circular: x, y = x % 1, y % 1
-                ax.scatter(x, y, s=16, marker=marker, color=colour, alpha=.75, lw=0 if name != "shuffled" else .8,
+                ax.scatter(x, y, s=16, marker=marker, color=colour, alpha=.75, lw=0 if name == "true" else .8,
                            facecolor=colour if name == "true" else "none", edgecolor=colour, label=f"{label}, {symbol} = {r:.2f}")
             for shift in (-1, 0, 1) if c in circular else (0,):
                 ax.plot([-.5, 1.5], [shift - .5, shift + 1.5], color="#666666", lw=1, ls="-" if shift == 0 else ":", zorder=0)

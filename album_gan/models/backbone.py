@@ -128,7 +128,7 @@ def build_tokenizer(texts: list[str], # what it should be short for: the prompts
 
 # %% ../../nbs/models/40_backbone.ipynb #bda4176b
 TINY_SCHEDULE = dict(num_train_timesteps=1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02, prediction_type="v_prediction",
-                     timestep_spacing="trailing", clip_sample=False)
+                     timestep_spacing="trailing", steps_offset=1, clip_sample=False)
 
 # %% ../../nbs/models/40_backbone.ipynb #705ee844
 def new_tiny_backbone(tokenizer: CLIPTokenizer, # from `build_tokenizer`
@@ -300,9 +300,9 @@ def load_backbone(name: str | Path = "tiny", # "tiny", a folder in the diffusers
         if cls is None: raise AlbumGanError(f"{shown(folder)} asks for a {part} class that the installed {library} does not have; choose another backbone.")
         if issubclass(cls, nn.Module) and not any((folder/part).glob("*.safetensors")):
             raise AlbumGanError(f"The {part} of the backbone {shown(folder)} has no safetensors file, and pickled weights are not read; convert them, or name a revision that has them (id@revision).")
-        kwargs = dict(dtype=dtype, use_safetensors=True) if library == "transformers" else dict(torch_dtype=dtype, use_safetensors=True)
+        kwargs = dict(dtype=dtype, use_safetensors=True) if issubclass(cls, nn.Module) else {}
         try:
-            with quiet(): found[part] = cls.from_pretrained(folder/part, local_files_only=True, **(kwargs if issubclass(cls, nn.Module) else {}))
+            with quiet(): found[part] = cls.from_pretrained(folder/part, local_files_only=True, **kwargs)
         except (OSError, ValueError, RuntimeError, SafetensorError) as e:
             raise AlbumGanError(f"The {part} of the backbone {shown(folder)} cannot be read ({type(e).__name__}: {str(e).strip().splitlines()[0][:160]}); "
                                 f"it needs its configuration and, for a network, undamaged safetensors files.") from e

@@ -133,13 +133,14 @@ class AlbumCoverPipeline(DiffusionPipeline):
                     ) -> tuple: # embeddings [B, T, D], and mask [B] bool or None where every entry has music; (None, None) without any
         "Songs to the embeddings that the conditioner reads; those that are embeddings already are only checked."
         songs = songs_of(audio)
-        todo = [i for i, s in enumerate(songs) if isinstance(s, Path) or (s is not None and s.ndim == 1)]
-        if todo:
+        heard = {id(s): s for s in songs if isinstance(s, Path) or (s is not None and s.ndim == 1)} # one song for many prompts is encoded once
+        if heard:
             from album_gan.audio.clips import load_clip
             enc = self.music_encoder()
             clip = lambda s: (load_clip(s, seconds=enc.seconds, sample_rate=enc.sample_rate).samples if isinstance(s, Path)
                               else fit_waveform(s, sample_rate, enc.sample_rate, enc.seconds))
-            for i, e in zip(todo, enc.encode([clip(songs[i]) for i in todo])): songs[i] = e
+            made = dict(zip(heard, enc.encode([clip(s) for s in heard.values()])))
+            songs = [made.get(id(s), s) for s in songs]
         shapes = {tuple(s.shape) for s in songs if s is not None}
         if not shapes: return None, None
         D = self.conditioner.config.embed_dim if self.conditioner is not None else next(iter(shapes))[1]
@@ -179,23 +180,20 @@ class AlbumCoverPipeline(DiffusionPipeline):
         device = self._execution_device
 
         # who is told what: B prompts, B songs, and then num_images_per_prompt covers of each
-        music = mask = None
-        if audio is not None and guidance_music and self.conditioner is not None and self.conditioner.config.fusion != "none":
-            music, mask = self.encode_music(audio, sample_rate)
-        if music is not None:
-            if len(prompts) == 1: prompts = prompts*len(music)
-            if len(music) == 1: music, mask = music.expand(len(prompts), -1, -1), None if mask is None else mask.expand(len(prompts))
-            if len(music) != len(prompts):
-                raise AlbumGanError(f"There are {len(prompts)} prompts and {len(music)} songs; give as many songs as prompts, or one for all.")
-        elif len(prompts) == 1 and audio is not None: prompts = prompts*len(songs_of(audio))
-        negative = [negative_prompt or ""]*len(prompts) if not isinstance(negative_prompt, (list, tuple)) else list(negative_prompt)
+        songs = songs_of(audio)
+        if len(prompts) == 1: prompts = prompts*len(songs)
+        if len(songs) == 1: songs = songs*len(prompts)
+        if len(songs) != len(prompts): raise AlbumGanError(f"There are {len(prompts)} prompts and {len(songs)} songs; give as many songs as prompts, or one for all.")
+        negative = list(negative_prompt) if isinstance(negative_prompt, (list, tuple)) else [negative_prompt or ""]*len(prompts)
         if len(negative) != len(prompts): raise AlbumGanError(f"There are {len(prompts)} prompts and {len(negative)} negative prompts; give as many, or one for all.")
+        hears = guidance_music and self.conditioner is not None and self.conditioner.config.fusion != "none"
+        music, mask = self.encode_music(songs, sample_rate) if hears else (None, None)
+        if music is None: guidance_music = 0
         each = lambda x: None if x is None else x.repeat_interleave(num_images_per_prompt, 0)
         text = each(encode_prompts(self, prompts)).to(self.unet.dtype)
         told = {"text": (text, None)}
         if guidance_text != 1: told["null"] = (each(encode_prompts(self, negative)).to(text.dtype), None)
         if music is not None: told["music"] = self.conditioner.install(self.unet)(text, each(music), each(mask))
-        else: guidance_music = 0
 
         # the noise to start from
         up = 2**(len(self.vae.config.block_out_channels) - 1)
