@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 HERE = Path(__file__).parent
 config = ConfigParser(delimiters=['='])
@@ -30,7 +30,8 @@ setup(
         f"Natural Language :: {cfg['language']}",
         'Programming Language :: Python :: 3',
     ],
-    packages=find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]),
+    # folders of weights count as packages, with or without an `__init__.py`
+    packages=find_namespace_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"], exclude=['*.__pycache__']),
     package_data={cfg['lib_path']: words('package_data')},
     python_requires=f">={cfg['min_python']}",
     install_requires=words('requirements'),

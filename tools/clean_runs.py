@@ -25,6 +25,7 @@ def leftovers(root: Path = ROOT) -> list[Path]:
                                 capture_output=True, text=True)
         if listed.returncode: raise SystemExit('clean-runs: this is no git checkout, so what to keep is unknown; remove results/runs by hand.')
         found += [root/name for name in listed.stdout.split('\0') if name]
+    found = [child for p in found for child in (p.iterdir() if p == root/WHERE[0] else [p])]  # one line a run
     return sorted(p for p in set(found) if not any(q in p.parents for q in found))
 
 

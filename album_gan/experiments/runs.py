@@ -105,7 +105,8 @@ def evaluate(pipe: AlbumCoverPipeline, # the trained model
     artists = table.artist.where(table.artist != "", table.album_id)
     size = pipe.vae.config.sample_size
     if artists.nunique() < 2:
-        metrics = dict.fromkeys(METRIC_KEYS) | {"n": int(table.album_id.nunique()), "notes": {"all": f"{len(rows)} held-out songs with a cover, by {artists.nunique()} artists: too few to measure; at least two artists are needed"}}
+        metrics = dict.fromkeys(METRIC_KEYS) | dict(n=int(table.album_id.nunique()), music_gain_ci=[None, None], factors={}, ranking={}, prompt_only=dict.fromkeys(("mse", "fid", "kid", "kid_se")),
+            notes={"all": f"{len(rows)} held-out songs with a cover, by {artists.nunique()} artists: too few to measure, two artists are needed"})
     else:
         keep = run/"pictures"/fingerprint([asdict(painting), prepared.info["fingerprint"], about.get("key", "")])
         arms = paint_arms(pipe, prepared, rows, painting, keep)

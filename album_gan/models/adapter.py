@@ -45,6 +45,7 @@ class MusicAdapter(nn.Module):
     def forward(self,
                 music: torch.Tensor, # [B, T, D]
                ) -> torch.Tensor: # [B, N, W]
+        "Tokens that stand for stretches of the clip, in order."
         if music.ndim != 3 or music.shape[-1] != len(self.mean):
             raise AlbumGanError(f"A music embedding of shape {tuple(music.shape)} does not fit a model trained on [songs, T, {len(self.mean)}]; use the encoder it was trained with.")
         x = self.linear(self.norm_in((music - self.mean) / self.std))

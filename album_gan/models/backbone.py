@@ -41,34 +41,46 @@ class Backbone:
     fingerprint: str = "" # 12 hexadecimal digits of the weights and configurations
 
     @staticmethod
-    def parts() -> tuple: # the names that diffusers gives the five, and their folders
+    def parts() -> tuple[str, ...]:
+        "The five names that diffusers gives the parts and their folders."
         return ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
     @property
-    def modules(self) -> dict: # the three networks by name
+    def modules(self) -> dict[str, nn.Module]:
+        "The three networks by name."
         return dict(vae=self.vae, text_encoder=self.text_encoder, unet=self.unet)
     @property
-    def components(self) -> dict: # all five by name
+    def components(self) -> dict:
+        "All five parts by name."
         return {p: getattr(self, p) for p in self.parts()}
     @property
-    def width(self) -> int: # W, what the U-Net's cross-attention reads
+    def width(self) -> int:
+        "W, what the U-Net's cross-attention reads."
         return self.unet.config.cross_attention_dim
     @property
-    def length(self) -> int: # L, text tokens
+    def length(self) -> int:
+        "L, text tokens."
         return min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
     @property
-    def latent_shape(self) -> tuple: # (C, h, w)
+    def latent_shape(self) -> tuple[int, int, int]:
+        "(C, h, w) of a latent."
         size = self.unet.config.sample_size
         return (self.unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
     @property
-    def resolution(self) -> int: # pixels a side
+    def resolution(self) -> int:
+        "Pixels a side."
         return self.latent_shape[1] * 2**(len(self.vae.config.block_out_channels) - 1)
     @property
-    def prediction_type(self) -> str: # "epsilon" or "v_prediction"
+    def prediction_type(self) -> str:
+        "What the U-Net predicts: epsilon or v_prediction."
         return self.scheduler.config.prediction_type
     @property
-    def device(self) -> torch.device: return self.unet.device
+    def device(self) -> torch.device:
+        "Where the U-Net is."
+        return self.unet.device
     @property
-    def dtype(self) -> torch.dtype: return self.unet.dtype
+    def dtype(self) -> torch.dtype:
+        "The precision of the U-Net's weights."
+        return self.unet.dtype
 
     def to(self, *args, **kwargs) -> "Backbone":
         "Move or cast the three networks, as `Module.to` does."

@@ -34,6 +34,7 @@ class MusicAttention:
                  music: dict | None = None, # layer name -> (keys, values), each [B, heads, N, inner / heads]
                  **kwargs, # for the wrapped processor
                 ) -> torch.Tensor: # [B, positions, channels]
+        "The text's attention, and the music's where there is any."
         out = self.wrapped(attn, hidden_states, encoder_hidden_states=encoder_hidden_states, attention_mask=attention_mask, **kwargs)
         if music is None or self.layer not in music: return out
         q = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
@@ -93,6 +94,7 @@ class MusicConditioner(ModelMixin, ConfigMixin):
                 music: torch.Tensor | None, # [B, T, D]; None switches music off for the whole batch
                 mask: torch.Tensor | None = None, # [B] bool, False switches it off for this sample
                ) -> tuple: # states [B, L, W] and `cross_attention_kwargs` (a dict or None), both for the U-Net
+        "What to hand to the U-Net for these prompts and songs."
         if music is None or self.adapter is None: return encoder_hidden_states, None
         if len(music) != len(encoder_hidden_states):
             raise AlbumGanError(f"There are {len(encoder_hidden_states)} prompts and {len(music)} songs; give one song for each prompt.")

@@ -32,6 +32,7 @@ class NoFusion(nn.Module):
                 music: torch.Tensor | None, # [B, N, W]
                 mask: torch.Tensor | None = None, # [B] bool, False where this sample's music is switched off
                ) -> tuple: # text as it came, None
+        "Nothing happens."
         return text, None
 
 # %% ../../nbs/models/20_fusion.ipynb #57b0d5b4
@@ -71,6 +72,7 @@ class ConcatFusion(nn.Module):
                 music: torch.Tensor, # [B, N, W]
                 mask: torch.Tensor | None = None, # [B] bool, False where this sample's music is switched off
                ) -> tuple: # states [B, L, W], None
+        "Pair every text state with the music token at its place, and project."
         L = text.shape[1]
         if music.shape[1] != L: music = F.interpolate(music.transpose(1, 2), size=L, mode="linear").transpose(1, 2)
         x = self.proj(torch.cat([text.to(music.dtype), music], -1))
@@ -98,6 +100,7 @@ class CrossFusion(nn.Module):
                 music: torch.Tensor, # [B, N, W]
                 mask: torch.Tensor | None = None, # [B] bool, False where this sample's music is switched off
                ) -> tuple: # states [B, L, W], None
+        "Attend to the music tokens from every text state."
         x, _ = self.attention(self.norm(text.to(music.dtype)), music, music, need_weights=False)
         x = self.feed_forward(x)
         return mix(text, text + x if self.residual else x, mask), None
@@ -119,6 +122,7 @@ class MusicKeyValue(nn.Module):
                 music: torch.Tensor, # [B, N, W]
                 mask: torch.Tensor | None = None, # [B] bool, False makes this sample's values 0
                ) -> tuple[torch.Tensor, torch.Tensor]: # keys, values, each [B, heads, N, inner / heads]
+        "What the music answers with, split into heads."
         k, v = (y.unflatten(-1, (len(self.gate), -1)).transpose(1, 2) for y in (self.to_k(music), self.to_v(music)))
         v = v * self.gate.tanh()[:, None, None]
         return k, v if mask is None else torch.where(mask[:, None, None, None], v, 0.)
@@ -138,6 +142,7 @@ class GatedFusion(nn.Module):
 
     @property
     def gates(self) -> list[nn.Parameter]: # one [heads] per cross-attention
+        "The parameters that need a larger learning rate."
         return [layer.gate for layer in self.layers.values()]
 
     def forward(self,
@@ -145,4 +150,5 @@ class GatedFusion(nn.Module):
                 music: torch.Tensor, # [B, N, W]
                 mask: torch.Tensor | None = None, # [B] bool, False where this sample's music is switched off
                ) -> tuple: # text as it came, {"music": {name: (keys, values)}}
+        "Keys and values for every cross-attention of the U-Net."
         return text, {"music": {name.replace("-", "."): layer(music, mask) for name, layer in self.layers.items()}}
