@@ -140,7 +140,7 @@ def progress(iterable=None, # what to go through, or None with `total`
     if os.environ.get("IN_TEST"): return tqdm(iterable, desc=desc, disable=True, **kwargs)
     if tty := os.environ.get("ALBUM_GAN_PROGRESS"):
         from tqdm.std import tqdm as plain
-        try: out = open(tty, "w", buffering=1)
+        try: out = os.fdopen(os.open(tty, os.O_WRONLY | getattr(os, "O_NOCTTY", 0)), "w", buffering=1)
         except OSError: return tqdm(iterable, desc=desc, disable=True, **kwargs)
         return plain(iterable, desc=desc, file=out, dynamic_ncols=True, leave=False, **kwargs)
     return tqdm(iterable, desc=desc, **kwargs)

@@ -59,12 +59,12 @@ def cover_factors(music: synth.MusicFactors, # what the song is like
 class DemoAlbum:
     "One album of the demo world: a row of the table, the song and the sleeve behind it."
     album_id: str # also the song's number
-    artist: str
-    title: str
-    year: int
-    music: synth.MusicFactors
+    artist: str # who made it
+    title: str # holds the motif's word
+    year: int # 1980 to 2024
+    music: synth.MusicFactors # what the song is like
     song_seed: int # instruments, melody, form: all that the factors leave open
-    sleeve: covers.Sleeve
+    sleeve: covers.Sleeve # what the cover shows
 
     @property
     def prompt(self) -> str: # says nothing about the music

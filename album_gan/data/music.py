@@ -228,11 +228,14 @@ class MusicReport:
     notes: list[tuple[str, str]] = field(default_factory=list) # (file, remark): used with a repair, unusable pictures
     table: pd.DataFrame = None # the album folder's rows
     @property
-    def albums(self) -> int: return self.table.album_id.nunique()
+    def albums(self) -> int: # how many different albums
+        return self.table.album_id.nunique()
     @property
-    def with_cover(self) -> int: return self.table[self.table.cover != ""].album_id.nunique()
+    def with_cover(self) -> int: # albums that have a picture
+        return self.table[self.table.cover != ""].album_id.nunique()
     @property
-    def without_cover(self) -> int: return self.albums - self.with_cover
+    def without_cover(self) -> int: # albums that have none
+        return self.albums - self.with_cover
 
     def headline(self) -> str: # one line
         "The numbers."

@@ -67,7 +67,7 @@ class SoundInfo:
     "What a sound file says about itself; `frames` is a claim that a damaged file does not keep."
     frames: int # samples per channel
     sample_rate: int # Hz
-    channels: int
+    channels: int # 1 mono, 2 stereo, …
     @property
     def seconds(self) -> float: # length
         return self.frames / self.sample_rate

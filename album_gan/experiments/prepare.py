@@ -33,6 +33,7 @@ class Opened:
     skipped: list # (file, reason): songs that cannot be used
     notes: list # (file, remark): used with a repair, covers that cannot be used
 
+# %% ../../nbs/experiments/10_prepare.ipynb #5cd984c2
 def open_albums(albums: str | Path, # "demo" (or "demo-200": that many albums), an album folder, or a folder of music
                 size: int = 64, # pixels a side of the demo world's covers
                ) -> Opened:
@@ -63,7 +64,8 @@ class Prepared:
     notes: list # (file, remark): songs used with a repair, covers that cannot be used
 
     @property
-    def synthetic(self) -> bool: return bool(self.info["synthetic"])
+    def synthetic(self) -> bool: # whether these are albums of the demo world
+        return bool(self.info["synthetic"])
 
     def pick(self,
              split: str = "", # "train" or "test"; empty: both
@@ -84,7 +86,9 @@ class Prepared:
 
     def __post_init__(self): self._arrow = self.dataset.with_format("arrow", columns=list(self.shapes))
 
-    def factors(self, indices) -> pd.DataFrame | None: # true factors of these rows, or None for real albums
+    def factors(self,
+                indices, # row numbers
+               ) -> pd.DataFrame | None: # true factors of these rows, or None for real albums
         "What the demo world knows about these rows."
         return read_factors(self.albums, self.rows.album_id.iloc[indices])
 

@@ -120,12 +120,18 @@ def evaluate(pipe: AlbumCoverPipeline, # the trained model
     write_json(run/"metrics.json", result)
     return result
 
-def held_out(prepared, n):
+# %% ../../nbs/experiments/50_runs.ipynb #741f5e80
+def held_out(prepared: Prepared, # the albums
+             n: int, # how many, at most
+            ) -> np.ndarray: # row numbers
     "Up to `n` rows of the test split that have a cover, in an order of their own."
     rows = prepared.pick("test")
     return rows[np.argsort([fingerprint(s) for s in prepared.rows.song_id.iloc[rows]], kind="stable")[:n]] if len(rows) else rows
 
-def text_agreement(pictures, factors):
+# %% ../../nbs/experiments/50_runs.ipynb #46c175c1
+def text_agreement(pictures: np.ndarray, # uint8 [N, H, W, 3]
+                   factors: pd.DataFrame, # columns motif and genre, same order
+                  ) -> dict[str, float]: # share of pictures, 0 to 1
     "Share of pictures that show the motif and the genre which the prompt asked for."
     read = drawn.read_text_factors(pictures.astype(np.float32)/255)
     return {f: round(float((read[f].to_numpy() == factors[f].to_numpy()).mean()), 4) for f in ("motif", "genre")}
@@ -188,7 +194,9 @@ def make_samples(pipe: AlbumCoverPipeline, # the trained model
                 files["music"], "A grid of album covers: along a row the motif stays and the colours change with the song")
     return files
 
-def demo_music(album_id):
+# %% ../../nbs/experiments/50_runs.ipynb #5a48c5c5
+def demo_music(album_id: str, # of the demo world
+              ): # its `MusicFactors`
     "What a demo song is like, in words, from its album's id."
     from album_gan.data.demo import demo_album
     world, number = re.fullmatch(r"demo(\d+)-(\d+)", album_id).groups()
@@ -198,17 +206,20 @@ def demo_music(album_id):
 @dataclass
 class Run:
     "A finished run and what to look at."
-    folder: Path
-    prepared: Prepared
-    pipe: AlbumCoverPipeline
+    folder: Path # results/runs/<run>
+    prepared: Prepared # the dataset
+    pipe: AlbumCoverPipeline # the trained model
     result: dict # the content of metrics.json
     samples: dict # name -> picture file
 
     @property
-    def metrics(self) -> dict: return self.result["metrics"]
+    def metrics(self) -> dict: # the numbers
+        return self.result["metrics"]
     @property
-    def losses(self) -> pd.DataFrame: return pd.read_csv(self.folder/"loss.csv")
+    def losses(self) -> pd.DataFrame: # step, loss, lr
+        return pd.read_csv(self.folder/"loss.csv")
 
+# %% ../../nbs/experiments/50_runs.ipynb #0914bae8
 def start_run(albums: str | Path, # "demo", an album folder, a folder of music
               config: TrainConfig, # what to train
               painting: Painting, # how to evaluate
@@ -230,13 +241,13 @@ def _version(name):
     try: return version(name)
     except PackageNotFoundError: return "unknown"
 
-# %% ../../nbs/experiments/50_runs.ipynb #0914bae8
+# %% ../../nbs/experiments/50_runs.ipynb #dc46231c
 def finish_run(folder: Path, # from `start_run`
                prepared: Prepared, # from `start_run`
                backbone: Backbone, # from `start_run`
                conditioner: MusicConditioner, # from `train`
-               config: TrainConfig,
-               painting: Painting,
+               config: TrainConfig, # what was trained
+               painting: Painting, # how to evaluate
               ) -> Run:
     "Everything after training: paint, measure, keep samples. What was done before for the same weights is not done again."
     key = json.loads((folder/"weights"/"trained.json").read_text(encoding="utf-8"))["key"]
@@ -250,6 +261,7 @@ def finish_run(folder: Path, # from `start_run`
         done = evaluate(pipe, prepared, painting, folder, about | {"stamp": stamp})
     return Run(folder, prepared, pipe, done, files)
 
+# %% ../../nbs/experiments/50_runs.ipynb #5c3b251e
 def run_experiment(albums: str | Path = "demo", # "demo", an album folder, a folder of music
                    config: TrainConfig = TrainConfig(), # what to train
                    painting: Painting = Painting(), # how to evaluate

@@ -29,6 +29,7 @@ RECIPES = Registry("recipe")
 RECIPES["modern"] = dict(residual=True, loss="denoising", lr=1e-3, gate_lr_scale=20.0, weight_decay=0.01, batch_size=32, max_steps=400,
                          warmup=0.1, clip=1.0, drop_text=0.1, num_tokens=8)
 
+# %% ../../nbs/experiments/20_training.ipynb #e8e125f2
 @dataclass(frozen=True)
 class TrainConfig:
     "Everything that decides what training does, given the data."
@@ -41,7 +42,7 @@ class TrainConfig:
     batch_size: int = 32 # songs a step, over all processes
     lr: float = 1e-3 # peak learning rate of AdamW
     gate_lr_scale: float = 20.0 # the gates' learning rate, as a multiple
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01 # of AdamW, for matrices
     warmup: float = 0.1 # share of the steps in which the rate rises
     clip: float = 1.0 # largest norm of the gradient
     drop_text: float = 0.1 # share of songs whose prompt is dropped, for guidance
@@ -102,6 +103,7 @@ def step_indices(step: int, # from 0
         out += order[at:at + batch_size - len(out)].tolist()
     return torch.tensor(out)
 
+# %% ../../nbs/experiments/20_training.ipynb #06e6b561
 def fold(*numbers: int, # any whole numbers
         ) -> int: # below 2**63
     "One seed out of several numbers."
@@ -119,8 +121,8 @@ def learning_rate(step: int, # from 0
 # %% ../../nbs/experiments/20_training.ipynb #80d3adfc
 def save_checkpoint(folder: Path, # of checkpoints
                     step: int, # steps done
-                    conditioner: MusicConditioner,
-                    optimizer: torch.optim.Optimizer,
+                    conditioner: MusicConditioner, # its weights
+                    optimizer: torch.optim.Optimizer, # its moments
                     history: list[dict], # step, loss, lr
                    ) -> None:
     "Write `step-000100/`, then remove older ones."
