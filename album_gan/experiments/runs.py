@@ -34,8 +34,9 @@ class Painting:
     scheduler: str = "ddpm" # a name from SCHEDULERS
     num_inference_steps: int = 30 # of the sampler
     guidance_text: float = 2.0 # 1 follows the prompt as trained, more exaggerates it
-    guidance_music: float = 2.0 # the same for the music
-    n_eval: int = 200 # songs of the test split, at most
+    guidance_music: float = 1.5 # the same for the music
+    music_above: float = 0.35 # noise level, 0 (clean) to 1 (pure noise), below which the prompt alone finishes the picture
+    n_eval: int = 128 # songs of the test split, at most
     seed: int = 0 # of the starting noise, the same for every arm and every run
 
 # %% ../../nbs/experiments/50_runs.ipynb #5d59d2b9
@@ -64,7 +65,7 @@ def paint(pipe: AlbumCoverPipeline, # with its scheduler
     for i in progress(range(0, len(prompts), batch), desc, unit=f"×{batch}"):
         generators = [torch.Generator().manual_seed(fold(painting.seed, int(fingerprint(k), 16))) for k in keys[i:i + batch]]
         images = pipe(prompts[i:i + batch], audio=None if music is None else music[i:i + batch], num_inference_steps=painting.num_inference_steps,
-                      guidance_text=painting.guidance_text, guidance_music=painting.guidance_music if music is not None else 0, generator=generators, output_type="np").images
+                      guidance_text=painting.guidance_text, guidance_music=painting.guidance_music if music is not None else 0, music_interval=(painting.music_above, 1.0), generator=generators, output_type="np").images
         pictures.append((images*255).round().astype(np.uint8))
     return np.concatenate(pictures)
 

@@ -142,6 +142,7 @@ class AlbumCoverPipeline(DiffusionPipeline):
                  num_inference_steps: int = 30, # of the sampler
                  guidance_text: float = 3.0, # w_t; 1 follows the prompt as trained, more exaggerates it
                  guidance_music: float = 3.0, # w_m; 0 is deaf, 1 follows the music as trained
+                 music_interval: tuple[float, float] = (0.0, 1.0), # noise levels at which music is heard, 0 (clean) to 1 (pure noise)
                  generator: torch.Generator | list | None = None, # one, or one per cover
                  negative_prompt: str | list[str] | None = None, # what guidance walks away from; "" by default
                  num_images_per_prompt: int = 1, # covers for each prompt and song
@@ -157,6 +158,8 @@ class AlbumCoverPipeline(DiffusionPipeline):
                 ) -> ImagePipelineOutput: # with `.images`, prompts in order, the covers of one prompt together
         "Make covers. One prompt goes with many songs, one song with many prompts, or there are as many of each."
         if output_type not in self.output_types: raise AlbumGanError(f"There is no output_type {output_type!r}; choose one of: {', '.join(self.output_types)}.")
+        quiet_below, quiet_above = music_interval
+        if not 0 <= quiet_below <= quiet_above <= 1: raise AlbumGanError(f"music_interval is {music_interval}; give two noise levels, the lower first, from 0 (clean) to 1 (pure noise).")
         if num_inference_steps < 1: raise AlbumGanError(f"num_inference_steps is {num_inference_steps}; give 1 or more.")
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise AlbumGanError(f"A callback cannot be given {', '.join(sorted(unknown))}; choose from: {', '.join(self._callback_tensor_inputs)}.")
@@ -201,7 +204,8 @@ class AlbumCoverPipeline(DiffusionPipeline):
                 def predict(which):
                     states, kwargs = told[which]
                     return self.unet(x, t, encoder_hidden_states=states, cross_attention_kwargs=kwargs, return_dict=False)[0]
-                latents = self.scheduler.step(guided(predict, guidance_text, guidance_music), t, latents, **extra, return_dict=False)[0]
+                hears = quiet_below <= float(t)/self.scheduler.config.num_train_timesteps <= quiet_above
+                latents = self.scheduler.step(guided(predict, guidance_text, guidance_music if hears else 0), t, latents, **extra, return_dict=False)[0]
                 if callback_on_step_end is not None:
                     latents = callback_on_step_end(self, i, t, {k: latents for k in callback_on_step_end_tensor_inputs}).pop("latents", latents)
                 bar.update()
