@@ -137,13 +137,19 @@ def progress(iterable=None, # what to go through, or None with `total`
              **kwargs, # anything `tqdm` takes: total, initial, unit
             ) -> tqdm:
     "A `tqdm` bar that never ends up in a stored notebook."
-    if os.environ.get("IN_TEST"): return tqdm(iterable, desc=desc, disable=True, **kwargs)
+    if os.environ.get("IN_TEST") or ("ALBUM_GAN_PROGRESS" not in os.environ and _under_papermill()): return tqdm(iterable, desc=desc, disable=True, **kwargs)
     if tty := os.environ.get("ALBUM_GAN_PROGRESS"):
         from tqdm.std import tqdm as plain
         try: out = os.fdopen(os.open(tty, os.O_WRONLY | getattr(os, "O_NOCTTY", 0)), "w", buffering=1)
         except OSError: return tqdm(iterable, desc=desc, disable=True, **kwargs)
         return plain(iterable, desc=desc, file=out, dynamic_ncols=True, leave=False, **kwargs)
     return tqdm(iterable, desc=desc, **kwargs)
+
+# %% ../../nbs/data/00_core.ipynb #5ac55db7
+def _under_papermill() -> bool:
+    "Whether papermill started this kernel (where the system tells); it would store every state of a bar."
+    try: return b"papermill" in Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+    except OSError: return False
 
 # %% ../../nbs/data/00_core.ipynb #bfb7e746
 def check_parameters(declared: set[str], # names that existed at the end of the parameters cell
