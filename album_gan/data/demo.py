@@ -111,9 +111,11 @@ def demo_folder(n: int = 800, # albums
     albums = [demo_album(i, seed) for i in range(n)]
     if not (folder/"factors.csv").exists(): # written last
         from joblib import Parallel, delayed
+        from joblib.externals.loky import get_reusable_executor
         for sub in ("audio", "covers"): (folder/sub).mkdir(parents=True, exist_ok=True)
         jobs = (delayed(_make_album)(str(folder), i, seed, size, seconds, sample_rate) for i in range(n))
         for _ in progress(Parallel(n_jobs=workers or os.cpu_count(), batch_size=4, return_as="generator")(jobs), "demo albums", total=n): pass
+        get_reusable_executor().shutdown(wait=True) # joblib keeps idle workers for minutes, and a process can't end while they live
         rows = [dict(album_id=a.album_id, song_id=a.album_id, artist=a.artist, album=a.title, song=f"{a.title} (song)", genre=a.sleeve.genre, year=a.year,
                      audio=f"audio/{a.album_id}.flac", cover=f"covers/{a.album_id}.jpg") for a in albums]
         write_albums(folder, pd.DataFrame(rows), dict(source="synthetic: made by album_gan.data.demo", licence="CC0-1.0", synthetic=True, seed=seed, n=n))
