@@ -4,25 +4,29 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'TrainConfig', 'DenoisingLoss', 'step_indices', 'fold', 'learning_rate', 'draw_timesteps', 'vary_music',
-           'save_checkpoint', 'load_checkpoint', 'new_conditioner', 'train']
+           'save_checkpoint', 'load_checkpoint', 'finish_step', 'new_conditioner', 'train']
 
 # %% ../../nbs/experiments/20_training.ipynb #e8ba27c0
-import json, math, os, shutil
+import json, math, os, shutil, signal, threading
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 # %% ../../nbs/experiments/20_training.ipynb #6e5d2da7
-from ..data.core import AlbumGanError, Registry, atomic_path, fingerprint, progress, shown, write_json
+from ..data.core import AlbumGanError, Registry, atomic_path, file_sha256, fingerprint, progress, shown, write_json
 from .prepare import Prepared, prepare
 from ..models.backbone import Backbone, encode_prompts, load_backbone, make_scheduler
 from ..models.conditioner import MusicConditioner
 from ..models.fusion import FUSIONS
+from ..models.start import low_frequencies, start_matters
 
 # %% ../../nbs/experiments/20_training.ipynb #74fcee87
 RECIPES = Registry("recipe")
@@ -51,6 +55,8 @@ class TrainConfig:
     num_tokens: int = 8 # music tokens the adapter makes
     residual: bool = True # identity at initialisation; False replaces the text states, as published
     loss: str = "denoising" # what is minimised
+    ema: float = 0.0 # decay of a moving average of the weights, which is then what is kept; 0: none
+    music_start: bool | None = None # a music-aware start; None: where the backbone's schedule leaves a trace of the picture
 
     @classmethod
     def make(cls,
@@ -87,9 +93,11 @@ class DenoisingLoss(nn.Module):
                 timesteps: torch.Tensor, # [B] int
                ) -> torch.Tensor: # scalar
         states, kwargs = self.conditioner(text, music)
+        opening = self.conditioner.starting_picture(music)
         predicted = self.unet(self.schedule.add_noise(latents, noise, timesteps), timesteps, encoder_hidden_states=states, cross_attention_kwargs=kwargs).sample
         target = noise if self.schedule.config.prediction_type == "epsilon" else self.schedule.get_velocity(latents, noise, timesteps)
-        return F.mse_loss(predicted.float(), target.float())
+        loss = F.mse_loss(predicted.float(), target.float())
+        return loss if opening is None else loss + F.mse_loss(opening.float(), low_frequencies(latents, opening.shape[-1]).float())
 
 # %% ../../nbs/experiments/20_training.ipynb #73d4f00a
 def step_indices(step: int, # from 0
@@ -145,39 +153,54 @@ def vary_music(music: torch.Tensor, # [B, T, D]
 # %% ../../nbs/experiments/20_training.ipynb #80d3adfc
 def save_checkpoint(folder: Path, # of checkpoints
                     step: int, # steps done
-                    conditioner: MusicConditioner, # its weights
-                    optimizer: torch.optim.Optimizer, # its moments
+                    tensors: dict[str, dict[str, torch.Tensor]], # file name without suffix -> name -> tensor
                     history: list[dict], # step, loss, lr
+                    keep: int = 2, # how many stay
                    ) -> None:
-    "Write `step-000100/`, then remove older ones."
+    "Write `step-000100/`, then remove old ones."
     part, done = folder/f".step-{step:06d}.part", folder/f"step-{step:06d}"
-    shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
     try:
-        save_file({k: v.contiguous() for k, v in conditioner.state_dict().items()}, part/"conditioner.safetensors")
-        save_file({f"{i}.{k}": torch.as_tensor(v).clone().contiguous() for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()}, part/"optimizer.safetensors")
+        shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
+        for name, values in tensors.items(): save_file({k: v.detach().cpu().contiguous().clone() for k, v in values.items()}, part/f"{name}.safetensors")
         (part/"history.json").write_text(json.dumps(history), encoding="utf-8")
-    except OSError as e:
+        write_json(part/"seal.json", {f.name: file_sha256(f) for f in sorted(part.iterdir())})
+        for f in part.iterdir():
+            with open(f, "rb") as whole: os.fsync(whole.fileno())
+        shutil.rmtree(done, ignore_errors=True)
+        os.replace(part, done)
+    except (OSError, SafetensorError, AlbumGanError) as e:
         shutil.rmtree(part, ignore_errors=True)
-        raise AlbumGanError(f"The checkpoint at step {step} could not be written to {shown(folder)} ({e.strerror or e}); free some space and run the same command again: it goes on from the last checkpoint.") from e
-    shutil.rmtree(done, ignore_errors=True)
-    os.replace(part, done)
-    for old in sorted(folder.glob("step-*"))[:-1]: shutil.rmtree(old, ignore_errors=True)
+        raise AlbumGanError(f"The checkpoint at step {step} could not be written to {shown(folder)} ({getattr(e, 'strerror', None) or e}); "
+                            f"free some space and run the same command again: it goes on from the last checkpoint.") from e
+    for old in [*sorted(folder.glob("step-*"))[:-keep], *folder.glob(".step-*.part")]: shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/experiments/20_training.ipynb #060bdc71
 def load_checkpoint(folder: Path, # of checkpoints
-                    conditioner: MusicConditioner, # gets the weights
-                    optimizer: torch.optim.Optimizer, # gets its moments
-                   ) -> list[dict]: # the history; its length is the number of steps done, 0 without a checkpoint
-    "Go back to the last whole checkpoint, if there is one."
-    found = sorted(folder.glob("step-*"))
-    if not found: return []
-    conditioner.load_state_dict(load_file(found[-1]/"conditioner.safetensors"))
-    state = {}
-    for key, value in load_file(found[-1]/"optimizer.safetensors").items():
-        i, _, name = key.partition(".")
-        state.setdefault(int(i), {})[name] = value
-    optimizer.load_state_dict(dict(optimizer.state_dict(), state=state))
-    return json.loads((found[-1]/"history.json").read_text(encoding="utf-8"))
+                   ) -> tuple[dict, list[dict]]: # tensors as they were saved, and the history; two empty ones without a checkpoint
+    "The newest whole checkpoint; a damaged one is named, set aside, and the one before it taken."
+    for found in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            seal = json.loads((found/"seal.json").read_text(encoding="utf-8"))
+            if wrong := [n for n, h in seal.items() if file_sha256(found/n) != h]: raise ValueError(f"{wrong[0]} is not what was written")
+            return {n.removesuffix(".safetensors"): load_file(found/n) for n in seal if n.endswith(".safetensors")}, json.loads((found/"history.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, SafetensorError) as e:
+            print(f"The checkpoint {shown(found)} is damaged ({getattr(e, 'strerror', None) or e}) and is left out; training goes on from the one before it, or from the beginning.")
+            shutil.rmtree(found, ignore_errors=True)
+    return {}, []
+
+# %% ../../nbs/experiments/20_training.ipynb #d24eb17e
+@contextmanager
+def finish_step():
+    "Ctrl-C waits for the end of the step: yields a list that has an entry once it was pressed. A second Ctrl-C does not wait."
+    pressed = []
+    if threading.current_thread() is not threading.main_thread(): yield pressed; return
+    usual = signal.getsignal(signal.SIGINT)
+    def wait(number, frame):
+        if pressed and callable(usual): return usual(number, frame)
+        pressed.append(True)
+    signal.signal(signal.SIGINT, wait)
+    try: yield pressed
+    finally: signal.signal(signal.SIGINT, usual)
 
 # %% ../../nbs/experiments/20_training.ipynb #9b05e929
 def new_conditioner(config: TrainConfig, # fusion, num_tokens, residual, seed
@@ -187,7 +210,8 @@ def new_conditioner(config: TrainConfig, # fusion, num_tokens, residual, seed
     "An untrained conditioner that knows the mean and spread of the training set's embeddings."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        conditioner = MusicConditioner.for_unet(backbone.unet, config.fusion, prepared.shapes["music"][-1], config.num_tokens, residual=config.residual)
+        conditioner = MusicConditioner.for_unet(backbone.unet, config.fusion, prepared.shapes["music"][-1], config.num_tokens, residual=config.residual,
+                                                start=start_matters(backbone.scheduler) if config.music_start is None else config.music_start)
     if conditioner.adapter is not None:
         rows = prepared.pick("train")
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:512].numpy()]
@@ -196,6 +220,14 @@ def new_conditioner(config: TrainConfig, # fusion, num_tokens, residual, seed
     return conditioner
 
 # %% ../../nbs/experiments/20_training.ipynb #026a2cf9
+def _unflat(tensors): # "0.exp_avg" -> {0: {"exp_avg": …}}
+    state = {}
+    for key, value in tensors.items():
+        i, _, name = key.partition(".")
+        state.setdefault(int(i), {})[name] = value
+    return state
+
+# %% ../../nbs/experiments/20_training.ipynb #6b62bbe0
 def train(prepared: Prepared, # the dataset
           backbone: Backbone, # frozen; its U-Net gets the conditioner installed
           config: TrainConfig, # the recipe
@@ -216,42 +248,57 @@ def train(prepared: Prepared, # the dataset
     run.mkdir(parents=True, exist_ok=True)
     if config.max_steps:
         accelerator = Accelerator(step_scheduler_with_optimizer=False)
-        loss_of = DenoisingLoss(backbone, conditioner.train())
+        loss_of = DenoisingLoss(backbone, conditioner.to(accelerator.device).train())
         optimizer = torch.optim.AdamW(conditioner.parameter_groups(config.lr, config.gate_lr_scale, config.weight_decay))
         peaks = [g["lr"] for g in optimizer.param_groups]
-        history = load_checkpoint(checkpoints, conditioner, optimizer)
+        average = EMAModel(conditioner.parameters(), decay=config.ema) if config.ema else None
+        tensors, history = load_checkpoint(checkpoints)
+        if history:
+            conditioner.load_state_dict(tensors["conditioner"])
+            optimizer.load_state_dict(dict(optimizer.state_dict(), state=_unflat(tensors["optimizer"])))
+            if average: average.shadow_params, average.optimization_step = [tensors["average"][str(i)] for i in range(len(average.shadow_params))], len(history)
         loss_of, optimizer = accelerator.prepare(loss_of, optimizer)
         empty = encode_prompts(backbone, [""]).cpu()
+        spread = None if conditioner.adapter is None else conditioner.adapter.std.cpu()
         share = slice(accelerator.process_index, None, accelerator.num_processes)
+        losses = [] # of the steps since they were last looked at: looking makes a GPU wait
+        def look():
+            for value in torch.stack(losses).tolist() if losses else []:
+                step = len(history)
+                if not math.isfinite(value): raise AlbumGanError(f"The loss became {value} at step {step}; take a smaller learning rate than {config.lr}, or look at the data.")
+                history.append(dict(step=step, loss=value, lr=config.lr*learning_rate(step, config)))
+            losses.clear()
         def save():
+            look()
             accelerator.wait_for_everyone()
             if not accelerator.is_main_process: return
-            save_checkpoint(checkpoints, len(history), accelerator.unwrap_model(loss_of).conditioner, optimizer.optimizer, history)
+            tensors = dict(conditioner=conditioner.state_dict(), optimizer={f"{i}.{k}": torch.as_tensor(v) for i, s in optimizer.optimizer.state_dict()["state"].items() for k, v in s.items()})
+            if average: tensors["average"] = {str(i): p for i, p in enumerate(average.shadow_params)}
+            save_checkpoint(checkpoints, len(history), tensors, history)
             with atomic_path(run/"loss.csv") as part: pd.DataFrame(history).to_csv(part, index=False)
         bar = progress(range(len(history), config.max_steps), f"training {config.fusion}", initial=len(history), total=config.max_steps)
-        try:
+        with finish_step() as pressed:
             for step in bar:
                 chance = torch.Generator().manual_seed(fold(config.seed, step, 2))
                 batch = prepared.batch(rows[step_indices(step, config.batch_size, len(rows), config.seed)])
                 batch["noise"] = torch.randn(batch["latents"].shape, generator=chance)
                 batch["timesteps"] = draw_timesteps(config.batch_size, backbone.scheduler.config.num_train_timesteps, config.min_noise, chance)
-                if config.music_noise and conditioner.adapter is not None: batch["music"] = vary_music(batch["music"], conditioner.adapter.std.cpu(), config.music_noise, chance)
+                if config.music_noise and conditioner.adapter is not None: batch["music"] = vary_music(batch["music"], spread, config.music_noise, chance)
                 batch["text"] = torch.where(torch.rand((config.batch_size, 1, 1), generator=chance) < config.drop_text, empty, batch["text"])
-                factor = learning_rate(step, config)
-                for group, peak in zip(optimizer.param_groups, peaks): group["lr"] = peak*factor
-                loss = loss_of(**{k: v[share].to(accelerator.device) for k, v in batch.items()})
+                for group, peak in zip(optimizer.param_groups, peaks): group["lr"] = peak*learning_rate(step, config)
+                loss = loss_of(**{k: v[share].to(accelerator.device, non_blocking=True) for k, v in batch.items()})
                 accelerator.backward(loss)
                 accelerator.clip_grad_norm_(conditioner.parameters(), config.clip)
                 optimizer.step(); optimizer.zero_grad()
-                value = accelerator.reduce(loss.detach(), "mean").item()
-                if not math.isfinite(value): raise AlbumGanError(f"The loss became {value} at step {step}; take a smaller learning rate than {config.lr}, or look at the data.")
-                history.append(dict(step=step, loss=value, lr=config.lr*factor))
-                if step % 10 == 0: bar.set_postfix(loss=f"{sum(h['loss'] for h in history[-50:])/len(history[-50:]):.4f}", lr=f"{config.lr*factor:.1e}")
-                if len(history) % checkpoint_every == 0 and len(history) < config.max_steps: save()
-        except KeyboardInterrupt:
-            save(); print(f"Stopped at step {len(history)} of {config.max_steps}; the same command goes on from here.")
-            raise
+                if average: average.step(conditioner.parameters())
+                losses.append(accelerator.reduce(loss.detach(), "mean"))
+                if len(losses) == 10: look(); bar.set_postfix(loss=f"{sum(h['loss'] for h in history[-50:])/len(history[-50:]):.4f}", lr=f"{history[-1]['lr']:.1e}")
+                if pressed or ((step + 1) % checkpoint_every == 0 and step + 1 < config.max_steps): save()
+                if pressed:
+                    print(f"Stopped at step {len(history)} of {config.max_steps}; the same command goes on from here.")
+                    raise KeyboardInterrupt
         save()
+        if average: average.copy_to(conditioner.parameters())
     conditioner.eval().requires_grad_(False)
     conditioner.save_pretrained(weights)
     with atomic_path(run/"loss.csv") as part: pd.DataFrame(history, columns=["step", "loss", "lr"]).to_csv(part, index=False)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ..data.core import AlbumGanError
 from .adapter import MusicAdapter
 from .fusion import FUSIONS
+from .start import MusicStart
 
 # %% ../../nbs/models/30_conditioner.ipynb #e2234d3c
 class MusicAttention:
@@ -66,10 +67,12 @@ class MusicConditioner(ModelMixin, ConfigMixin):
                  adapter_norm: bool = True, # layer norms in the adapter
                  adapter_mlp: bool = True, # named tokens and an MLP in the adapter
                  attention: dict | None = None, # gated: cross-attention's name in the U-Net -> [features, heads]
+                 start: list | None = None, # music-aware start: [C, grid]; None: the walk starts from ordinary noise
                 ):
         super().__init__()
         self.fuse = FUSIONS[fusion](width=cross_attention_dim, residual=residual, heads=heads, attention=attention)
         self.adapter = None if fusion == "none" else MusicAdapter(embed_dim, cross_attention_dim, num_tokens, adapter_norm, adapter_mlp)
+        self.start_head = None if fusion == "none" or start is None else MusicStart(cross_attention_dim, *start)
 
     @classmethod
     def for_unet(cls,
@@ -77,13 +80,15 @@ class MusicConditioner(ModelMixin, ConfigMixin):
                  fusion: str, # a name from `FUSIONS`
                  embed_dim: int, # D, of the music encoder
                  num_tokens: int = 8, # N
+                 start: bool = False, # with a head for the music-aware start
                  **kwargs, # further arguments of `MusicConditioner`
                 ) -> "MusicConditioner":
         "A new conditioner that fits this U-Net; `gated` starts with copies of the U-Net's own key and value layers."
         FUSIONS[fusion] # a wrong name fails here, with the list
         layers = cross_attentions(unet)
         sizes = {name: [m.inner_dim, m.heads] for name, m in layers.items()} if fusion == "gated" else None
-        model = cls(fusion=fusion, embed_dim=embed_dim, cross_attention_dim=unet.config.cross_attention_dim, num_tokens=num_tokens, attention=sizes, **kwargs)
+        model = cls(fusion=fusion, embed_dim=embed_dim, cross_attention_dim=unet.config.cross_attention_dim, num_tokens=num_tokens, attention=sizes,
+                    start=[unet.config.in_channels, 2] if start else None, **kwargs)
         if fusion == "gated":
             for m, ours in zip(layers.values(), model.fuse.layers.values()):
                 for mine, its in (ours.to_k, m.to_k), (ours.to_v, m.to_v): mine.weight.data.copy_(its.weight.data)
@@ -98,9 +103,20 @@ class MusicConditioner(ModelMixin, ConfigMixin):
         if music is None or self.adapter is None: return encoder_hidden_states, None
         if len(music) != len(encoder_hidden_states):
             raise AlbumGanError(f"There are {len(encoder_hidden_states)} prompts and {len(music)} songs; give one song for each prompt.")
+        return self.fuse(encoder_hidden_states, self.tokens(music), None if mask is None else mask.to(self.adapter.linear.weight.device, torch.bool))
+
+    def tokens(self,
+               music: torch.Tensor, # [B, T, D]
+              ) -> torch.Tensor: # [B, N, W]
+        "What the adapter makes of songs."
         weight = self.adapter.linear.weight
-        tokens = self.adapter(music.to(weight.device, weight.dtype))
-        return self.fuse(encoder_hidden_states, tokens, None if mask is None else mask.to(weight.device, torch.bool))
+        return self.adapter(music.to(weight.device, weight.dtype))
+
+    def starting_picture(self,
+                         music: torch.Tensor | None, # [B, T, D]
+                        ) -> torch.Tensor | None: # [B, C, grid, grid], or None where there is no such head or no music
+        "The low frequencies that the picture will have, as far as the song tells; for `shift_start`."
+        return None if music is None or self.start_head is None else self.start_head(self.tokens(music))
 
     def install(self,
                 unet: nn.Module, # the U-Net it was made for

@@ -19,6 +19,7 @@ from torch import nn
 from ..data.core import AlbumGanError, progress
 from .backbone import Backbone, decode_latents, encode_prompts, make_scheduler
 from .conditioner import MusicConditioner
+from .start import shift_start
 
 # %% ../../nbs/models/50_pipeline.ipynb #7b2ae0cc
 def guided(predict, # which -> the U-Net's answer; which is "null", "text" or "music" (text and music)
@@ -194,7 +195,10 @@ class AlbumCoverPipeline(DiffusionPipeline):
         if latents is None: latents = randn_tensor(shape, generator=generator, device=device, dtype=text.dtype)
         elif tuple(latents.shape) != shape: raise AlbumGanError(f"latents has the shape {tuple(latents.shape)}; these covers start from {shape}.")
         self.scheduler.set_timesteps(num_inference_steps, device=device)
-        latents = latents.to(device, text.dtype) * self.scheduler.init_noise_sigma
+        latents = latents.to(device, text.dtype)
+        if music is not None and (picture := self.conditioner.starting_picture(each(music))) is not None:
+            latents = shift_start(latents, picture, self.scheduler, each(mask)) # a music-aware start
+        latents = latents * self.scheduler.init_noise_sigma
 
         # the walk
         extra = {k: v for k, v in dict(eta=eta, generator=generator).items() if k in inspect.signature(self.scheduler.step).parameters}
