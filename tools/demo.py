@@ -15,13 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RUN = 'demo'
 
 
-def picture(run: Path) -> Path | None:
-    "The picture that shows a run best: what its `metrics.json` calls `picture`, else a grid, else the newest of its samples."
-    metrics = json.loads((run/'metrics.json').read_text(encoding='utf-8'))
-    named = metrics.get('picture')
-    if named and (run/named).is_file(): return run/named
-    found = sorted((p for p in run.rglob('*') if p.suffix in ('.png', '.jpg')), key=lambda p: ('grid' in p.stem, p.stat().st_mtime))
-    return found[-1] if found else None
+def picture(run: Path) -> Path:
+    "The picture that shows a run best: what its `metrics.json` calls `picture`."
+    return run/json.loads((run/'metrics.json').read_text(encoding='utf-8'))['picture']
 
 
 def main(args: list[str]) -> int:
@@ -34,7 +30,7 @@ def main(args: list[str]) -> int:
     done = subprocess.run([*command, *stream], cwd=ROOT, stdin=subprocess.DEVNULL)
     if done.returncode: return done.returncode
     shown = picture(ROOT/'results'/'runs'/RUN)
-    if shown is None:
+    if not shown.is_file():
         print(f'The run left no picture in results/runs/{RUN}; look at {executed}.', file=sys.stderr)
         return 1
     print(f'\nAll of it, with explanations: {executed} ({time.time() - started:.0f} s)\nCovers that follow the music:')
