@@ -21,7 +21,7 @@ from ..data import covers as drawn
 from ..data.core import AlbumGanError, atomic_path, fingerprint, progress, project_root, shown, write_json
 from .metrics import METRIC_KEYS, derange, evaluate_pictures
 from .plots import arms_grid, factor_errors_bar, loss_curves, music_grid, save_figure
-from .prepare import Prepared, prepare
+from .prepare import Prepared, evaluation, prepare
 from .training import TrainConfig, fold, train
 from ..models.backbone import Backbone, load_backbone, make_scheduler
 from ..models.conditioner import MusicConditioner
@@ -70,6 +70,7 @@ def paint(pipe: AlbumCoverPipeline, # with its scheduler
     return np.concatenate(pictures)
 
 # %% ../../nbs/experiments/50_runs.ipynb #d43c2bb9
+@evaluation()
 def paint_arms(pipe: AlbumCoverPipeline, # the model
                prepared: Prepared, # the albums
                rows: np.ndarray, # which rows
@@ -94,6 +95,7 @@ def paint_arms(pipe: AlbumCoverPipeline, # the model
     return out
 
 # %% ../../nbs/experiments/50_runs.ipynb #47ccccaa
+@evaluation()
 def evaluate(pipe: AlbumCoverPipeline, # the trained model
              prepared: Prepared, # the albums; those of its test split are used
              painting: Painting, # how pictures are made
@@ -149,6 +151,7 @@ def varied(values: np.ndarray, # [N, F] what differs between songs, larger diffe
     return chosen
 
 # %% ../../nbs/experiments/50_runs.ipynb #89c17b38
+@evaluation()
 def make_samples(pipe: AlbumCoverPipeline, # the trained model
                  prepared: Prepared, # the albums
                  painting: Painting, # how
