@@ -171,7 +171,7 @@ class AnswerCache:
     "Answers by question, in the SQLite file that also keeps the limits; also which file came from which address."
     SCHEMA = Turnstile.SCHEMA + """
         CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, service TEXT, url TEXT, status INTEGER, type TEXT, charset TEXT, time TEXT, body BLOB) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS files (source TEXT PRIMARY KEY, sha256 TEXT NOT NULL, path TEXT NOT NULL, row TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS files (source TEXT PRIMARY KEY, sha256 TEXT NOT NULL, path TEXT NOT NULL) WITHOUT ROWID;
         CREATE INDEX IF NOT EXISTS files_sha256 ON files (sha256);"""
 
     def __init__(self,
@@ -203,6 +203,23 @@ class AnswerCache:
         "Delete answers, so that they are asked for anew."
         with self.db.transaction() as c:
             return c.execute("DELETE FROM answers WHERE service=? AND (? IS NULL OR status=?)", (service, status, status)).rowcount
+
+    def known_files(self,
+                    source: str = "", # the address a file came from, without its signature
+                    sha256: str = "", # or the hash of its bytes
+                   ) -> list[tuple[str, str]]: # (sha256, path)
+        "Files that came from an address, or hold the same bytes; whether they still exist is for the caller to see."
+        which, value = ("source", source) if source else ("sha256", sha256)
+        return self.db.rows(f"SELECT sha256, path FROM files WHERE {which}=?", (value,))
+
+    def remember_file(self,
+                      source: str, # the address it came from, without its signature
+                      sha256: str, # of its bytes
+                      path: str | Path, # where it is
+                     ) -> None:
+        "Note where a downloaded file is, so that neither its address nor its bytes are fetched or stored twice."
+        with self.db.transaction() as c:
+            c.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (redact(source), sha256, str(path)))
 
 # %% ../../nbs/data/60_http.ipynb #7eeb4a88
 def question_key(method: str, # "GET" or "POST"
@@ -314,7 +331,7 @@ class Client:
         key, keep = question_key(method, str(url), headers, body), (expect not in ("audio", "image")) if cache is None else cache
         sending = dict(data={**(data or {}), **secret_data} or None, files=files or None) if method == "POST" else {}
 
-        with self._one_at_a_time(key): # two threads with one question ask it once
+        with self.alone(key): # two threads with one question ask it once
             answer = (self.cache.get(key) if keep else None) or self._recording(service, str(url), expect)
             if answer is None:
                 if self.offline: raise ServiceError(name, "offline", f"was not asked for {redact(str(url)):.200}")
@@ -339,7 +356,10 @@ class Client:
         return url.copy_with(fragment=None)
 
     @contextmanager
-    def _one_at_a_time(self, key):
+    def alone(self,
+              key: str, # what is being asked or fetched
+             ):
+        "Inside, no other thread of this client is busy with the same thing."
         with self._door:
             mine = self._questions.setdefault(key, [threading.Lock(), 0])
             mine[1] += 1
@@ -376,7 +396,7 @@ class Client:
         def pause(state): # tenacity: how long before the next attempt
             said = state.outcome.exception().verdict.wait or 0.0
             first, longest = self.backoff
-            return max(said, min(longest, tenacity.wait_exponential_jitter(first, longest, jitter=first)(state)))
+            return max(said, min(longest, tenacity.wait_exponential_jitter(multiplier=first, max=longest, jitter=first)(state)))
         def give_up(state): # tenacity: whether that was the last one
             limited = state.outcome.exception().verdict.kind == "limited"
             if limited: self.turnstile.hold(service.name, time.time() + state.upcoming_sleep, state.outcome.exception().verdict.what)
