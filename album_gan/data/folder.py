@@ -8,6 +8,7 @@ __all__ = ['COLUMNS', 'ALBUM_SCHEMA', 'MAX_PIXELS', 'MIN_SIDE', 'check_albums', 
 
 # %% ../../nbs/data/10_folder.ipynb #87a19c2d
 import hashlib, io, json, numbers, os, re, unicodedata, warnings
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def _year(v):
     return int(v)
 
 # %% ../../nbs/data/10_folder.ipynb #b225cec0
+def _ready(column, year):
+    "A column that is surely in order already, in its type; None for one that has to be looked at value by value."
+    if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow": # holds whole UTF-8 text only
+        if year:
+            if not column.str.fullmatch(r"[0-9]{1,9}|").eq(True).all(): return None
+            return pd.to_numeric(column.mask(column == ""), errors="coerce").astype("Int64")
+        return None if column.isna().any() else column.astype("str").rename(None)
+    return column.rename(None) if year and column.dtype == "Int64" else None
+
+# %% ../../nbs/data/10_folder.ipynb #15d60b66
 def check_albums(df: pd.DataFrame, # at least the columns in `COLUMNS`; more columns are kept, as text
                  name: str = "the album table", # what to call it in an error
                 ) -> pd.DataFrame: # a copy: known columns first, text as `str`, `year` as `Int64`, index 0..n-1
@@ -79,8 +90,10 @@ def check_albums(df: pd.DataFrame, # at least the columns in `COLUMNS`; more col
         raise AlbumGanError(f"{name}, column {column}, row {row + 1}: {str(value)[:60]!r} cannot be used; {remedy}.")
     out = {}
     for c in [*COLUMNS, *(c for c in names if c not in COLUMNS)]:
+        column = df.iloc[:, names.index(c)].reset_index(drop=True)
+        if (ready := _ready(column, c == "year")) is not None: out[c] = ready; continue
         values = []
-        for row, v in enumerate(df.iloc[:, names.index(c)].tolist()):
+        for row, v in enumerate(column.tolist()):
             try: values.append(_year(v) if c == "year" else _text(v, extra=c not in COLUMNS))
             except (ValueError, OverflowError) as e: bad(c, row, v, e)
             if c != "year":
@@ -116,6 +129,19 @@ def _provenance(columns, rows, given):
     return {**given, "rows": rows, "fields": {c: {**whole, **say(fields.get(c, {}))} for c in columns}}
 
 # %% ../../nbs/data/10_folder.ipynb #ac18f639
+def _write_records(path, df):
+    "The rows as JSON, in the very bytes of json.dumps(indent=1), a piece at a time: memory stays flat, whatever the length."
+    say = json.encoder.encode_basestring
+    heads = [f"  {say(str(c))}: " for c in df.columns]
+    with atomic_path(path) as part, open(part, "w", encoding="utf-8", newline="\n") as f:
+        f.write("[")
+        for start in range(0, len(df), 20_000):
+            piece = df.iloc[start:start + 20_000]
+            columns = [[head + (say(v) if isinstance(v, str) else "null" if _absent(v) else str(int(v))) for v in piece.iloc[:, k].tolist()] for k, head in enumerate(heads)]
+            f.write(("," if start else "") + ",".join("\n {\n" + ",\n".join(row) + "\n }" for row in zip(*columns)))
+        f.write("\n]\n" if len(df) else "]\n")
+
+# %% ../../nbs/data/10_folder.ipynb #eeb4fe3e
 def write_albums(path: str | Path, # the folder; made where it is missing
                  df: pd.DataFrame, # passes `check_albums`
                  provenance: dict, # source, licence, optionally time (ISO 8601), fields {column: text or dict}, and more
@@ -124,11 +150,10 @@ def write_albums(path: str | Path, # the folder; made where it is missing
     path = Path(path)
     df = check_albums(df, f"The table for {shown(path)}")
     provenance = _provenance(list(df.columns), len(df), provenance)
-    records = [{c: (None if _absent(v) else int(v) if c == "year" else v) for c, v in row.items()} for row in df.to_dict("records")]
     try: path.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise AlbumGanError(f"The album folder {shown(path)} cannot be made ({e.strerror}); choose another place.") from None
     write_json(path/"provenance.json", provenance)
-    write_json(path/"albums.json", records)
+    _write_records(path/"albums.json", df)
     with atomic_path(path/"albums.csv") as part:
         df.to_csv(part, index=False, lineterminator="\n", quoting=2, encoding="utf-8") # 2: quote all that is not a number
     return path
@@ -149,16 +174,49 @@ def _read_csv(file):
         raise AlbumGanError(f"{shown(file)} is not a table of comma-separated values ({str(e).strip().splitlines()[-1]}); mend that line or write the folder again.") from None
 
 # %% ../../nbs/data/10_folder.ipynb #d6248658
+def _records(text, decode=json.JSONDecoder().raw_decode, blank=re.compile(r"[ \t\n\r]*").match):
+    "The values of a JSON list one after the other; None where the text is not exactly one list."
+    at = blank(text).end()
+    if text[at:at + 1] != "[": yield None; return
+    at = blank(text, at + 1).end()
+    more = text[at:at + 1] != "]"
+    while more:
+        value, at = decode(text, at)
+        yield value
+        at = blank(text, at).end()
+        if more := text[at:at + 1] == ",": at = blank(text, at + 1).end()
+    if text[at:at + 1] != "]" or blank(text, at + 1).end() != len(text): yield None
+
+def _all_text(values):
+    "Whether a list holds nothing but strings without half characters."
+    try: return all(type(v) is str for v in values) and "".join(values).encode() is not None
+    except UnicodeEncodeError: return False
+
 def _read_json(file):
-    try: records = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise AlbumGanError(f"{shown(file)} is not valid JSON ({e}); delete it to go by albums.csv alone.") from None
-    if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
-        raise AlbumGanError(f"{shown(file)} is not a list of rows; delete it to go by albums.csv alone.")
-    return pd.DataFrame(records, columns=list(dict.fromkeys(k for r in records for k in r)) or list(COLUMNS), dtype=object)
+    broken = lambda e: AlbumGanError(f"{shown(file)} is not valid JSON ({e}); delete it to go by albums.csv alone.")
+    try: text = file.read_text(encoding="utf-8")
+    except ValueError as e: raise broken(e) from None
+    pieces, piece = [], []
+    def put():
+        keys = list(piece[0])
+        if all(r.keys() == piece[0].keys() for r in piece): columns = [[r[k] for r in piece] for k in keys]
+        else: keys = list(dict.fromkeys(k for r in piece for k in r)); columns = [[r.get(k) for r in piece] for k in keys]
+        pieces.append(pd.DataFrame({k: pd.Series(v, dtype="str" if _all_text(v) else object) for k, v in zip(keys, columns)}, columns=keys, index=range(len(piece))))
+        piece.clear()
+    try:
+        for r in _records(text):
+            if not isinstance(r, dict):
+                json.loads(text) # says what is wrong with it, if it is not JSON at all
+                raise AlbumGanError(f"{shown(file)} is not a list of rows; delete it to go by albums.csv alone.")
+            piece.append(r)
+            if len(piece) == 20_000: put()
+        if piece: put()
+    except (ValueError, RecursionError) as e: raise broken(e) from None
+    return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=list(COLUMNS), dtype=object)
 
 # %% ../../nbs/data/10_folder.ipynb #1872d6ec
 def read_albums(path: str | Path, # an album folder
+                mend: Callable | None = None, # what to do with each raw table before it is checked: cleaning puts dates in order
                ) -> pd.DataFrame: # [N rows], see `COLUMNS`
     "Read and check an album folder's table; `AlbumGanError` when it is not one, breaks a rule or contradicts itself."
     path = Path(path)
@@ -168,11 +226,12 @@ def read_albums(path: str | Path, # an album folder
     raw = _read_csv(file)
     if len(raw.columns) == 1 and ";" in raw.columns[0]:
         raise AlbumGanError(f"{shown(file)} is separated by semicolons; save it with commas.")
-    table = check_albums(raw, shown(file))
+    mend = mend or (lambda raw: raw)
+    table = check_albums(mend(raw), shown(file))
     if not other.is_file(): return table
     raw = _read_json(other)
     if not len(raw): raw = raw.reindex(columns=table.columns)
-    twin = check_albums(raw, shown(other))
+    twin = check_albums(mend(raw), shown(other))
     settle = "copy the right one over, or delete albums.json to go by albums.csv alone"
     if len(table) != len(twin):
         raise AlbumGanError(f"{shown(file)} has {len(table)} rows and albums.json {len(twin)}; {settle}.")
