@@ -300,7 +300,7 @@ def train(prepared: Prepared, # the dataset
         with finish_step() as pressed:
             for step in bar:
                 chance = torch.Generator().manual_seed(fold(config.seed, step, 2))
-                picked = rows[step_indices(step, config.batch_size, len(rows), config.seed)]
+                picked = rows[step_indices(step, config.batch_size, len(rows), config.seed).numpy()]
                 batch = prepared.batch(picked)
                 batch["noise"] = torch.randn(batch["latents"].shape, generator=chance)
                 batch["timesteps"] = draw_timesteps(config.batch_size, backbone.scheduler.config.num_train_timesteps, config.min_noise, chance)
