@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 STEPS = 30
 
@@ -58,6 +59,7 @@ def main() -> int:
     args = parse.parse_args()
     os.environ['IN_TEST'] = '1'
     torch.set_num_threads(1)
+    tqdm.monitor_interval = 0  # a fork must not inherit a lock that a thread holds
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
