@@ -47,7 +47,8 @@ def unsigned(url: str, # any address
             ) -> str: # the same without signatures
     "An address without the parameters that sign it and make it expire."
     passes = {"hdnea", "hdnts", "exp", "expires", "signature", "sig", "token", "policy", "key-pair-id", "acl", "hmac"}
-    u = urlsplit(url)
+    try: u = urlsplit(url)
+    except ValueError: return url # the client will say what it thinks of it
     kept = [(k, v) for k, v in parse_qsl(u.query, keep_blank_values=True) if k.lower() not in passes and not k.lower().startswith("x-amz-")]
     return urlunsplit((u.scheme, u.netloc, u.path, urlencode(kept), ""))
 

@@ -149,7 +149,7 @@ class Answer:
     service: str # who was asked
     url: str # the address, after redirects, without secrets
     status: int # HTTP status
-    content: bytes # the body
+    content: bytes = field(repr=False) # the body, which may be long or hold a token
     content_type: str # without parameters, lower case: "application/json"
     from_cache: bool = False # nobody was asked for it this time
     time: str = "" # when it was fetched, ISO 8601, UTC
@@ -346,6 +346,7 @@ class Client:
         try:
             url = httpx.URL(path_or_url)
             if not url.is_absolute_url:
+                if url.scheme: raise httpx.InvalidURL("file:, data: and the like")
                 if ".." in unquote(url.path).replace("\\", "/").split("/"): raise httpx.InvalidURL("it climbs")
                 url = httpx.URL(service.base_url).join("/" + path_or_url.lstrip("/"))
             if params: url = url.copy_merge_params({k: v for k, v in params.items() if v is not None})

@@ -38,6 +38,8 @@ def redact(text: str | bytes, # anything about to be written somewhere
         else: text = text.replace(s, "REDACTED")
     return text
 
+def _line(text): return "".join(c if c.isprintable() else " " for c in redact(text)) # a service's words must not move a terminal's cursor
+
 # %% ../../nbs/data/59_politeness.ipynb #726ba514
 class Secret:
     "A key that shows itself only to those who ask for `.value`; printing it, or a cell that ends with it, shows `…`."
@@ -102,7 +104,7 @@ class ServiceError(AlbumGanError):
                  unit: str | None = None, # what it was about, where that is known
                 ):
         self.service, self.kind, self.attempts, self.unit = service, kind, attempts, unit
-        self.what = redact(what)
+        self.what = _line(what)
         super().__init__(f"{service} {self.what}" + (f" ({attempts} attempts)" if attempts > 1 else "") + f": {KINDS[kind]}.")
     def __reduce__(self): return type(self), (self.service, self.kind, self.what, self.attempts, self.unit)
 
@@ -114,7 +116,7 @@ class Pause(AlbumGanError):
                  until: datetime, # when to come back, with a time zone
                  why: str = "asks us to wait", # as it continues "<service> …"
                 ):
-        self.service, self.until, self.why = service, until, redact(why)
+        self.service, self.until, self.why = service, until, _line(why)
         rounded = (until + timedelta(seconds=59)).astimezone().strftime("%Y-%m-%d %H:%M %Z")
         super().__init__(f"{service} {self.why}: everything so far is kept; run the same command again after {rounded}.")
     def __reduce__(self): return type(self), (self.service, self.until, self.why)
