@@ -296,6 +296,7 @@ def find_itunes(client, # a `data.http.Client`
 # %% ../../nbs/data/72_catalogs.ipynb #0a61843a
 def find_musicbrainz(client, # a `data.http.Client`
                      wanted: dict, # artist, album; year, upc, musicbrainz_id (of a release group), release_id where known
+                     cover: bool = True, # whether to ask the Cover Art Archive too
                     ) -> dict: # status, score, rule, album or candidates
     "Look an album up on MusicBrainz: genres, date, ids; and in the Cover Art Archive its front cover."
     group = lambda i: musicbrainz_group(_ask(client, "musicbrainz", f"/ws/2/release-group/{i}", dict(inc="genres+tags+artist-credits+releases", fmt="json")))
@@ -317,7 +318,7 @@ def find_musicbrainz(client, # a `data.http.Client`
         try: result["album"] = {**result["album"], **group(result["album"]["id"])}
         except ServiceError as e:
             if not _missing(e): raise
-    if cover := find_cover(client, result["album"]): result["album"]["cover"] = cover
+    if cover and (url := find_cover(client, result["album"])): result["album"]["cover"] = url
     return result
 
 # %% ../../nbs/data/72_catalogs.ipynb #75b64fc6
