@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SERVICES', 'Verdict', 'status_verdict', 'deezer_verdict', 'itunes_verdict', 'youtube_verdict', 'wikipedia_verdict',
-           'Service', 'host_pattern', 'Answer', 'AnswerCache', 'question_key', 'type_problem', 'Client']
+           'Service', 'host_pattern', 'address', 'Question', 'Answer', 'AnswerCache', 'type_problem', 'judge',
+           'Messenger', 'Client']
 
 # %% ../../nbs/data/60_http.ipynb #ecb265e8
 import hashlib, json, re, threading, time, zlib
@@ -142,6 +143,54 @@ def host_pattern(service: Service, # whose link it should be
     host = url.host.rstrip(".").lower()
     return next((p for p in service.hosts if host == p or (p.startswith("*.") and host.endswith(p[1:]))), None)
 
+# %% ../../nbs/data/60_http.ipynb #d7a6f378
+def address(service: Service, # who is asked
+            path_or_url: str, # "/album/1", or a whole address on one of the service's hosts
+            params: dict | None = None, # after the question mark; None values are left out
+           ) -> httpx.URL: # https, on one of the service's hosts, without a fragment
+    "The whole address to ask; `ServiceError` where it is none of the service's."
+    try:
+        url = httpx.URL(path_or_url)
+        if not url.is_absolute_url:
+            if url.scheme: raise httpx.InvalidURL("file:, data: and the like")
+            if ".." in unquote(url.path).replace("\\", "/").split("/"): raise httpx.InvalidURL("it climbs")
+            url = httpx.URL(service.base_url).join("/" + path_or_url.lstrip("/"))
+        if params: url = url.copy_merge_params({k: v for k, v in params.items() if v is not None})
+    except (httpx.InvalidURL, ValueError, TypeError): url = None
+    if url is not None and url.scheme == "http" and url.port is None: url = url.copy_with(scheme="https") # old links; every service speaks https
+    if url is None or host_pattern(service, url) is None: raise ServiceError(service.name, "bad_address", f"was not asked for {redact(str(path_or_url)):.200}")
+    return url.copy_with(fragment=None)
+
+# %% ../../nbs/data/60_http.ipynb #7ffcde2a
+@dataclass(frozen=True)
+class Question:
+    "What a service is asked, and what kind of answer it has to be."
+    service: Service # who is asked
+    url: httpx.URL # from `address`
+    method: str = "GET" # or "POST"
+    headers: dict = field(default_factory=dict) # sent along; they may change the answer
+    data: dict = field(default_factory=dict) # form fields
+    files: dict = field(default_factory=dict) # {field: (name, bytes, type)}
+    secret_params: dict = field(default_factory=dict, repr=False) # the secret part of the address …
+    secret_headers: dict = field(default_factory=dict, repr=False) # … of the headers …
+    secret_data: dict = field(default_factory=dict, repr=False) # … and of the form
+    expect: str | None = None # "json", "html", "audio", "image"
+
+    def __post_init__(self):
+        for name in ("secret_params", "secret_headers", "secret_data"):
+            plain = {k: v.value if isinstance(v, Secret) else str(v) for k, v in getattr(self, name).items()}
+            for v in plain.values():
+                hide(v)
+                if " " in v: hide(v.split()[-1]) # "Bearer abc": abc alone is a secret too
+            object.__setattr__(self, name, plain)
+
+    @property
+    def key(self) -> str: # 64 hexadecimal digits
+        "One name per question."
+        files = {k: [v[0], hashlib.sha256(v[1]).hexdigest()] for k, v in self.files.items()}
+        said = [self.method, str(self.url), sorted((k.lower(), v) for k, v in self.headers.items()), self.data, files]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
 # %% ../../nbs/data/60_http.ipynb #1d9df594
 @dataclass(frozen=True)
 class Answer:
@@ -180,7 +229,7 @@ class AnswerCache:
         self.db = Database(Path(folder)/"answers.sqlite", self.SCHEMA)
 
     def get(self,
-            key: str, # `question_key`
+            key: str, # of the `Question`
            ) -> Answer | None:
         "The answer to a question asked before."
         rows = self.db.rows("SELECT service, url, status, body, type, time, charset FROM answers WHERE key=?", (key,))
@@ -189,7 +238,7 @@ class AnswerCache:
         return Answer(service, url, status, zlib.decompress(body), type_, True, when, charset)
 
     def put(self,
-            key: str, # `question_key`
+            key: str, # of the `Question`
             answer: Answer, # what came
            ) -> None:
         "Keep an answer, without secrets."
@@ -221,16 +270,6 @@ class AnswerCache:
         with self.db.transaction() as c:
             c.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (redact(source), sha256, str(path)))
 
-# %% ../../nbs/data/60_http.ipynb #7eeb4a88
-def question_key(method: str, # "GET" or "POST"
-                 url: str, # whole address, without secrets
-                 headers: dict, # those that change the answer, without secrets
-                 body: bytes = b"", # what is sent, without secrets
-                ) -> str: # 64 hexadecimal digits
-    "One name per question; keys are no part of it, so a renewed key finds the old answers."
-    said = json.dumps([method, url, sorted((k.lower(), v) for k, v in headers.items())])
-    return hashlib.sha256(said.encode() + b"\0" + body).hexdigest()
-
 # %% ../../nbs/data/60_http.ipynb #ed0003f4
 def type_problem(expect: str | None, # "json", "html", "audio", "image" or None
                  content_type: str, # as sent, without parameters
@@ -248,6 +287,101 @@ def type_problem(expect: str | None, # "json", "html", "audio", "image" or None
     if not content_type.startswith(claims) or (expect == "image" and "svg" in content_type):
         return Verdict("wrong_type", f"sent {content_type or 'no content type'} where {expect} was promised")
 
+# %% ../../nbs/data/60_http.ipynb #af22bd64
+def judge(question: Question, # what was asked
+          url: httpx.URL, # who answered, after redirects
+          status: int, # HTTP status
+          headers: dict, # as sent, names in lower case
+          content: bytes, # the body
+          recorded: bool = False, # nobody was asked
+         ) -> tuple[Answer, Verdict | None]: # the answer, and what is wrong with it
+    "Put what came into an `Answer`. That nothing is there is an answer, status 404, however the service said it."
+    type_, _, rest = headers.get("content-type", "").lower().partition(";")
+    charset = (re.search(r"charset=\"?([\w-]+)", rest) or [0, "utf-8"])[1]
+    answer = Answer(question.service.name, redact(str(url)), status, content, type_.strip(), recorded, datetime.now(timezone.utc).isoformat(timespec="seconds"), charset)
+    verdict = question.service.verdict(status, headers, content)
+    if verdict and verdict.kind == "not_found": return replace(answer, status=404), None
+    return answer, verdict or type_problem(question.expect, answer.content_type, content)
+
+# %% ../../nbs/data/60_http.ipynb #9627b3a8
+class Messenger:
+    "Takes a question to a service and brings back what it said."
+    REDIRECTS = 5 # hops to follow
+
+    def __init__(self,
+                 turnstile: Turnstile, # keeps the limits
+                 agent: str, # User-Agent: who we are and whom to write to
+                 base_urls: dict[str, str], # {service: address} of stand-ins
+                ):
+        self.turnstile, self.asked = turnstile, Counter() # requests sent, per service
+        self.stand_ins = {name: httpx.URL(url) for name, url in base_urls.items()}
+        make = lambda trust_env: httpx.Client(headers={"User-Agent": agent, "Accept-Encoding": "gzip"}, follow_redirects=False, trust_env=trust_env,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])), limits=httpx.Limits(max_connections=None, max_keepalive_connections=64))
+        self._far, self._near = make(True), make(False) # a proxy is none of a stand-in's business
+
+    def close(self) -> None:
+        "Close all connections."
+        self._far.close(); self._near.close()
+
+    def deliver(self,
+                question: Question, # what to ask
+                patience: list[float], # [seconds to wait for a hold at most]; used up in place
+               ) -> tuple[Answer | None, Verdict | None]: # the answer, or what was wrong
+        "One attempt, redirects included; `ServiceError` where another one makes no sense, `Pause` where it is not the time."
+        service, url = question.service, question.url
+        for hop in range(self.REDIRECTS + 1):
+            try: status, headers, content = self._send(question, url, patience)
+            except httpx.TimeoutException: return None, Verdict("timeout", f"did not answer within {service.timeout:g} s")
+            except (httpx.TransportError, httpx.DecodingError, httpx.StreamError) as e:
+                return None, Verdict("connection", f"cut the connection or could not be reached ({type(e).__name__})")
+            if status not in (301, 302, 303, 307, 308) or "location" not in headers: break
+            target = self._follow(service, url, headers["location"])
+            if question.method == "POST" or target is None or hop == self.REDIRECTS:
+                raise ServiceError(service.name, "bad_redirect", f"redirects {redact(str(url)):.120} to {redact(headers['location'])!r:.120}")
+            url = target
+        answer, verdict = judge(question, url, status, headers, content)
+        if verdict and verdict.kind == "refused": raise ServiceError(service.name, "refused", f"{verdict.what} (asked for {answer.url:.200})")
+        return (None, verdict) if verdict else (answer, None)
+
+    def _wire(self, service, url):
+        "The address that is really asked: the stand-in's where there is one."
+        stand_in = self.stand_ins.get(service.name)
+        return stand_in.copy_with(raw_path=stand_in.raw_path.rstrip(b"/") + url.raw_path) if stand_in else url
+
+    def _follow(self, service, url, location):
+        "Where a redirect leads, None where it must not be followed."
+        stand_in = self.stand_ins.get(service.name)
+        try: target = self._wire(service, url).join(location)
+        except (httpx.InvalidURL, ValueError): return None
+        if stand_in and (target.scheme, target.host, target.port) == (stand_in.scheme, stand_in.host, stand_in.port):
+            return url.copy_with(raw_path=b"/" + target.raw_path.removeprefix(stand_in.raw_path).lstrip(b"/"))
+        try: return address(service, str(target))
+        except ServiceError: return None
+
+    def _send(self, question, url, patience):
+        "One request: (status, headers, body)."
+        service, wire, headers = question.service, self._wire(question.service, url), question.headers
+        if url.host == question.url.host: # secrets are for the one who was asked
+            headers = {**headers, **question.secret_headers}
+            if question.secret_params: wire = wire.copy_merge_params(question.secret_params)
+        more = dict(data={**question.data, **question.secret_data} or None, files=question.files or None) if question.method == "POST" else {}
+        http = self._near if service.name in self.stand_ins else self._far
+        with self.turnstile.turn(service.name, f"{service.name} {host_pattern(service, url)}", *service.rate, patience):
+            self.asked[service.name] += 1
+            with http.stream(question.method, wire, headers=headers, timeout=service.timeout, **more) as r:
+                return r.status_code, {k.lower(): v for k, v in r.headers.items()}, self._body(service, r)
+
+    def _body(self, service, r):
+        "The body, unless it is too large or takes too long; what is announced as too large is not read at all."
+        too_large = lambda how: ServiceError(service.name, "too_large", f"{how}, more than {service.max_bytes/1e6:.0f} MB")
+        announced, deadline, body = r.headers.get("content-length", ""), time.monotonic() + 10*service.timeout, bytearray()
+        if announced.isdigit() and int(announced) > service.max_bytes: raise too_large(f"announces {int(announced)/1e6:.0f} MB")
+        for piece in r.iter_bytes():
+            body += piece
+            if len(body) > service.max_bytes: raise too_large("does not stop sending")
+            if time.monotonic() > deadline: raise httpx.ReadTimeout("the whole answer took too long")
+        return bytes(body)
+
 # %% ../../nbs/data/60_http.ipynb #0a5ea868
 class _Again(Exception):
     "Asking again may help."
@@ -256,7 +390,7 @@ class _Again(Exception):
 # %% ../../nbs/data/60_http.ipynb #c0567a94
 class Client:
     "Asks services by name. Safe to share between threads; close it, or use it in a `with`."
-    DOWN, REDIRECTS = 10, 5 # failures in a row that mean a service is down; hops to follow
+    DOWN = 10 # failures in a row that mean a service is down
 
     def __init__(self,
                  cache: str | Path, # folder for answers and limits; share it between runs
@@ -268,21 +402,17 @@ class Client:
                  backoff: tuple[float, float] = (1.0, 60.0), # first and longest pause between attempts, seconds
                  services: dict[str, Service] = SERVICES, # who can be asked
                 ):
-        self.offline, self.max_wait, self.backoff, self.services = offline, max_wait, backoff, services
-        self.base_urls = {k: httpx.URL(v) for k, v in (base_urls or {}).items()}
-        for name in self.base_urls: services[name] # a stand-in for nobody is a misspelling
-        self.recorded = recorded.get if isinstance(recorded, dict) else recorded
-        self.cache = AnswerCache(cache)
-        self.turnstile = Turnstile(self.cache.db)
-        self.asked, self._failures = Counter(), Counter() # requests sent, failures in a row; per service
-        self._questions, self._door, self._closed = {}, threading.Lock(), threading.Event()
-        redact_logs()
         about = metadata("album_gan")
         agent = f"{about['Name']}/{about['Version']} ({about['Home-page']}{'; ' + contact if contact else ''})"
         if not re.fullmatch(r"[\x20-\x7e]+", agent): raise AlbumGanError(f"The contact {contact!r} cannot be sent; write it in plain letters, such as a mail address.")
-        make = lambda trust_env: httpx.Client(headers={"User-Agent": agent, "Accept-Encoding": "gzip"}, follow_redirects=False, trust_env=trust_env,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])), limits=httpx.Limits(max_connections=None, max_keepalive_connections=64))
-        self._http, self._near = make(True), make(False) # a proxy is none of a stand-in's business
+        for name in base_urls or {}: services[name] # a stand-in for nobody is a misspelling
+        redact_logs()
+        self.offline, self.max_wait, self.backoff, self.services = offline, max_wait, backoff, services
+        self.recorded = recorded.get if isinstance(recorded, dict) else recorded
+        self.cache = AnswerCache(cache)
+        self.turnstile = Turnstile(self.cache.db)
+        self.messenger = Messenger(self.turnstile, agent, base_urls or {})
+        self._failures, self._busy, self._door, self._closed = Counter(), {}, threading.Lock(), threading.Event()
 
     def __enter__(self): return self
     def __exit__(self, *exc): self.close()
@@ -291,7 +421,7 @@ class Client:
         "Let go of connections and the cache; threads that are still waiting end with an error."
         self.turnstile.closed = True
         self._closed.set()
-        self._http.close(); self._near.close(); self.cache.db.close()
+        self.messenger.close(); self.cache.db.close()
 
     def get(self,
             service: str, # name in `SERVICES`
@@ -304,7 +434,9 @@ class Client:
             cache: bool | None = None, # keep the answer; by default all but sound and pictures
            ) -> Answer:
         "The answer to a question, from the cache where it was asked before; `ServiceError` or `Pause` where there is none."
-        return self._ask("GET", service, path_or_url, params, headers, secret_params, secret_headers, expect, cache)
+        asked = self.services[service]
+        question = Question(asked, address(asked, path_or_url, params), headers=headers or {}, secret_params=secret_params or {}, secret_headers=secret_headers or {}, expect=expect)
+        return self._answer(question, expect not in ("audio", "image") if cache is None else cache)
 
     def post(self,
              service: str, # name in `SERVICES`
@@ -318,43 +450,19 @@ class Client:
              cache: bool = False, # a token is not to be kept; an analysis of a song is
             ) -> Answer:
         "Send something and get an answer. A redirect is an error: what was sent was not meant for others."
-        return self._ask("POST", service, path_or_url, None, headers, None, secret_headers, expect, cache, data or {}, files or {}, secret_data)
+        asked = self.services[service]
+        return self._answer(Question(asked, address(asked, path_or_url), "POST", headers or {}, data or {}, files or {}, {}, secret_headers or {}, secret_data or {}, expect), cache)
 
-    def _ask(self, method, name, path_or_url, params, headers, secret_params, secret_headers, expect, cache, data=None, files=None, secret_data=None):
-        service, headers = self.services[name], dict(headers or {})
-        plain = lambda d: {k: v.value if isinstance(v, Secret) else str(v) for k, v in (d or {}).items()}
-        secret_params, secret_headers, secret_data = plain(secret_params), plain(secret_headers), plain(secret_data)
-        for v in [*secret_params.values(), *secret_headers.values(), *secret_data.values()]:
-            for form in {v, v.split()[-1] if v.split() else ""}: hide(form) # "Bearer abc": abc alone is a secret too
-        url = self._address(service, path_or_url, params)
-        body = json.dumps([data, {k: [v[0], hashlib.sha256(v[1]).hexdigest()] for k, v in (files or {}).items()}], sort_keys=True).encode() if method == "POST" else b""
-        key, keep = question_key(method, str(url), headers, body), (expect not in ("audio", "image")) if cache is None else cache
-        sending = dict(data={**(data or {}), **secret_data} or None, files=files or None) if method == "POST" else {}
-
+    def _answer(self, question, keep):
+        key, name = question.key, question.service.name
         with self.alone(key): # two threads with one question ask it once
-            answer = (self.cache.get(key) if keep else None) or self._recording(service, str(url), expect)
+            answer = (self.cache.get(key) if keep else None) or self._recording(question)
             if answer is None:
-                if self.offline: raise ServiceError(name, "offline", f"was not asked for {redact(str(url)):.200}")
-                answer = self._insist(service, method, url, headers, secret_params, secret_headers, expect, sending)
+                if self.offline: raise ServiceError(name, "offline", f"was not asked for {redact(str(question.url)):.200}")
+                answer = self._insist(question)
                 if keep: self.cache.put(key, answer)
-        if answer.status in (404, 410) and not (200 <= answer.status < 300):
-            raise ServiceError(name, "not_found", f"has nothing at {answer.url:.200}")
+        if answer.status == 404: raise ServiceError(name, "not_found", f"has nothing at {answer.url:.200}")
         return answer
-
-    def _address(self, service, path_or_url, params):
-        "The whole address that is asked for, checked."
-        try:
-            url = httpx.URL(path_or_url)
-            if not url.is_absolute_url:
-                if url.scheme: raise httpx.InvalidURL("file:, data: and the like")
-                if ".." in unquote(url.path).replace("\\", "/").split("/"): raise httpx.InvalidURL("it climbs")
-                url = httpx.URL(service.base_url).join("/" + path_or_url.lstrip("/"))
-            if params: url = url.copy_merge_params({k: v for k, v in params.items() if v is not None})
-        except (httpx.InvalidURL, ValueError, TypeError):
-            raise ServiceError(service.name, "bad_address", f"was not asked for {redact(path_or_url)!r:.200}") from None
-        if url.scheme == "http" and url.port is None: url = url.copy_with(scheme="https") # old links; every service speaks https
-        if host_pattern(service, url) is None: raise ServiceError(service.name, "bad_address", f"was not asked for {redact(str(url)):.200}")
-        return url.copy_with(fragment=None)
 
     @contextmanager
     def alone(self,
@@ -362,110 +470,54 @@ class Client:
              ):
         "Inside, no other thread of this client is busy with the same thing."
         with self._door:
-            mine = self._questions.setdefault(key, [threading.Lock(), 0])
+            mine = self._busy.setdefault(key, [threading.Lock(), 0])
             mine[1] += 1
         try:
             with mine[0]: yield
         finally:
             with self._door:
                 mine[1] -= 1
-                if not mine[1]: del self._questions[key]
+                if not mine[1]: del self._busy[key]
 
-    def _recording(self, service, url, expect):
+    def _recording(self, question):
         "A recorded answer, judged like a live one."
-        said = self.recorded(url) if self.recorded else None
+        said = self.recorded(str(question.url)) if self.recorded else None
         if said is None: return None
+        claim = {"json": "application/json", "html": "text/html", "audio": "audio/mpeg", "image": "image/jpeg"}.get(question.expect, "")
         status, headers, content = said if isinstance(said, tuple) else (200, {}, said)
-        headers = {k.lower(): v for k, v in headers.items()}
-        claim = {"json": "application/json", "html": "text/html", "audio": "audio/mpeg", "image": "image/jpeg"}.get(expect, "")
-        answer, verdict = self._judge(service, url, status, headers, content, expect, headers.get("content-type", claim), recorded=True)
-        if verdict: raise ServiceError(service.name, verdict.kind, f"{verdict.what} (recorded, {redact(url):.200})")
+        answer, verdict = judge(question, question.url, status, {"content-type": claim, **{k.lower(): v for k, v in headers.items()}}, content, recorded=True)
+        if verdict: raise ServiceError(question.service.name, verdict.kind, f"{verdict.what} (recorded, {answer.url:.200})")
         return answer
 
-    def _judge(self, service, url, status, headers, content, expect, content_type, recorded=False):
-        "The answer, and what is wrong with it."
-        type_, _, rest = content_type.lower().partition(";")
-        charset = (re.search(r"charset=\"?([\w-]+)", rest) or [0, "utf-8"])[1]
-        answer = Answer(service.name, redact(url), status, content, type_.strip(), recorded, datetime.now(timezone.utc).isoformat(timespec="seconds"), charset)
-        verdict = service.verdict(status, headers, content)
-        if verdict and verdict.kind == "not_found": return replace(answer, status=404), None # an answer worth keeping
-        return answer, verdict or type_problem(expect, answer.content_type, content)
-
-    def _insist(self, service, method, url, headers, secret_params, secret_headers, expect, sending):
+    def _insist(self, question):
         "Ask until there is an answer or it makes no sense to go on."
-        patience = [float(self.max_wait)] # seconds that this question may still wait
-        def pause(state): # tenacity: how long before the next attempt
-            said = state.outcome.exception().verdict.wait or 0.0
-            first, longest = self.backoff
-            return max(said, min(longest, tenacity.wait_exponential_jitter(multiplier=first, max=longest, jitter=first)(state)))
-        def give_up(state): # tenacity: whether that was the last one
-            limited = state.outcome.exception().verdict.kind == "limited"
-            if limited: self.turnstile.hold(service.name, time.time() + state.upcoming_sleep, state.outcome.exception().verdict.what)
+        service, patience, (first, longest) = question.service, [float(self.max_wait)], self.backoff
+        grow = tenacity.wait_exponential_jitter(multiplier=first, max=longest, jitter=first)
+        said = lambda state: state.outcome.exception().verdict
+        def attempt():
+            answer, verdict = self.messenger.deliver(question, patience)
+            if verdict: raise _Again(verdict)
+            return answer
+        def give_up(state):
+            limited = said(state).kind == "limited"
+            if limited: self.turnstile.hold(service.name, time.time() + state.upcoming_sleep, said(state).what)
             return state.upcoming_sleep > patience[0] or (not limited and state.attempt_number >= service.attempts)
         def nap(seconds):
             patience[0] -= seconds
             if self._closed.wait(seconds): raise AlbumGanError(f"The client was closed while {service.name} was being asked; run the same command again.")
-        retrying = tenacity.Retrying(retry=tenacity.retry_if_exception_type(_Again), wait=pause, stop=give_up, sleep=nap, reraise=True)
-        try: answer = retrying(self._once, service, method, url, headers, secret_params, secret_headers, expect, sending, patience)
-        except _Again as e: verdict, attempts = e.verdict, retrying.statistics["attempt_number"]
+        retrying = tenacity.Retrying(retry=tenacity.retry_if_exception_type(_Again), stop=give_up, sleep=nap, reraise=True, wait=lambda state: max(said(state).wait or 0.0, grow(state)))
+        try: answer = retrying(attempt)
+        except _Again as e: verdict = e.verdict
         else:
             self._failures[service.name] = 0
             return answer
-        if verdict.kind == "limited":
-            raise Pause(service.name, datetime.now(timezone.utc) + timedelta(seconds=max(verdict.wait or 0, self.backoff[1])), verdict.what)
+        raise self._bad_news(question, verdict, retrying.statistics["attempt_number"])
+
+    def _bad_news(self, question, verdict, attempts):
+        "The `Pause` or `ServiceError` that a last attempt ends in."
+        name, later = question.service.name, lambda seconds: datetime.now(timezone.utc) + timedelta(seconds=seconds)
+        if verdict.kind == "limited": return Pause(name, later(max(verdict.wait or 0, self.backoff[1])), verdict.what)
         if verdict.kind in ("server", "timeout", "connection"):
-            self._failures[service.name] += 1
-            if self._failures[service.name] >= self.DOWN:
-                raise Pause(service.name, datetime.now(timezone.utc) + timedelta(minutes=15), f"{verdict.what} {self.DOWN} times in a row") from None
-        raise ServiceError(service.name, verdict.kind, f"{verdict.what} (asked for {redact(str(url)):.200})", attempts) from None
-
-    def _once(self, service, method, url, headers, secret_params, secret_headers, expect, sending, patience):
-        "One attempt, redirects included; raises `_Again` where another may do better."
-        stand_in, first = self.base_urls.get(service.name), url
-        for hop in range(self.REDIRECTS + 1):
-            pattern = host_pattern(service, url)
-            wire = url if stand_in is None else stand_in.copy_with(raw_path=stand_in.raw_path.rstrip(b"/") + url.raw_path)
-            same_origin = url.host == first.host
-            if same_origin and secret_params: wire = wire.copy_merge_params(secret_params)
-            sent = {**headers, **(secret_headers if same_origin else {})}
-            status, got, content = self._send(service, method, wire, pattern, sent, sending, expect, patience)
-            if status not in (301, 302, 303, 307, 308) or not got.get("location"): break
-            target = self._follow(service, url, wire, stand_in, got["location"])
-            if method == "POST" or target is None or hop == self.REDIRECTS:
-                raise ServiceError(service.name, "bad_redirect", f"redirects {redact(str(url)):.120} to {redact(got['location'])!r:.120}")
-            url = target
-        answer, verdict = self._judge(service, str(url), status, got, content, expect, got.get("content-type", ""))
-        if verdict is None: return answer
-        if verdict.kind == "refused": raise ServiceError(service.name, verdict.kind, f"{verdict.what} (asked for {redact(str(url)):.200})")
-        raise _Again(verdict)
-
-    def _follow(self, service, url, wire, stand_in, location):
-        "Where a redirect leads, None where it must not be followed."
-        try: target = wire.join(location)
-        except (httpx.InvalidURL, ValueError): return None
-        if stand_in is not None and (target.scheme, target.host, target.port) == (stand_in.scheme, stand_in.host, stand_in.port):
-            return url.copy_with(raw_path=b"/" + target.raw_path.removeprefix(stand_in.raw_path).lstrip(b"/"))
-        if target.scheme == "http" and target.port is None: target = target.copy_with(scheme="https")
-        return target if host_pattern(service, target) else None
-
-    def _send(self, service, method, wire, host, headers, sending, expect, patience):
-        "One request within the limits of time, size and rate: (status, headers, body)."
-        http = self._near if service.name in self.base_urls else self._http
-        with self.turnstile.turn(service.name, f"{service.name} {host}", *service.rate, patience):
-            self.asked[service.name] += 1
-            deadline = time.monotonic() + 10*service.timeout
-            try:
-                with http.stream(method, wire, headers=headers, timeout=service.timeout, **sending) as r:
-                    announced = r.headers.get("content-length", "")
-                    if announced.isdigit() and int(announced) > service.max_bytes:
-                        raise ServiceError(service.name, "too_large", f"announces {int(announced)/1e6:.0f} MB, more than {service.max_bytes/1e6:.0f} MB")
-                    body = bytearray()
-                    for piece in r.iter_bytes():
-                        body += piece
-                        if len(body) > service.max_bytes: raise ServiceError(service.name, "too_large", f"sends more than {service.max_bytes/1e6:.0f} MB")
-                        if time.monotonic() > deadline: raise httpx.ReadTimeout("the whole answer took too long")
-                    return r.status_code, {k.lower(): v for k, v in r.headers.items()}, bytes(body)
-            except httpx.TimeoutException: raise _Again(Verdict("timeout", f"did not answer within {service.timeout:g} s")) from None
-            except httpx.UnsupportedProtocol: raise ServiceError(service.name, "bad_address", "has an address that cannot be asked") from None
-            except (httpx.TransportError, httpx.DecodingError, httpx.StreamError) as e:
-                raise _Again(Verdict("connection", f"cut the connection or could not be reached ({type(e).__name__})")) from None
+            self._failures[name] += 1
+            if self._failures[name] >= self.DOWN: return Pause(name, later(900), f"{verdict.what} {self.DOWN} times in a row")
+        return ServiceError(name, verdict.kind, f"{verdict.what} (asked for {redact(str(question.url)):.200})", attempts)
