@@ -121,7 +121,7 @@ def verdicts(small: dict | None, plain: dict, killed: dict) -> list[tuple[str, s
     return out + [
         ('no request made twice after a good answer', f'{plain["repeats_after_retry"]} of {plain["requests_after_retry"]:,}', plain['repeats_after_retry'] == 0),
         (f'with {FAULTS:.0%} injected faults every unit ends as done or as a listed error', f'{sum(plain["first"]["done"].values()):,} + {len(plain["first"]["listed"]):,} of {sum(units.values()):,}', settled(plain['first'])),
-        ('a second run mends what can be mended', f'{len(plain["first"]["listed"]):,} → {len(plain["after_retry"]["listed"]):,} errors (those that last: {3*plain["songs"]//1000})', settled(plain['after_retry'])),
+        ('a second run mends what can be mended', f'{len(plain["first"]["listed"]):,} → {len(plain["after_retry"]["listed"]):,} errors ({3*plain["songs"]//1000} last, the others met a second fault)', settled(plain['after_retry'])),
         (f'`kill -9` {killed["kills"]} times: the same rows, covers and errors', 'same bytes' if same else 'DIFFERENT', same),
         (f'… and no more requests than were in flight ({THREADS} threads × {killed["kills"]})', f'{extra:+d}, storms not counted; {killed["repeats_after_retry"]} were answered twice', -in_flight <= extra <= in_flight)]
 
@@ -130,7 +130,8 @@ def report(found: dict) -> str:
     from album_gan.data.http import SERVICES
     plain, killed = found['plain'], found['killed']
     lines = ['# Collecting 64,000 songs', '', f"{plain['songs']:,} songs' records, {plain['first']['units']['albums']:,} albums' records and as many covers, asked by {THREADS} threads from a stand-in on the "
-             f"loopback that fails {FAULTS:.0%} of all questions in {len(plain['faults'])} ways. {found['machine']}, one core shared with other work. Made by `benchmarks/collect.py`.", '',
+             f"loopback: {FAULTS:.0%} of all questions meet one of eleven faults, a tenth of those a second one; four times everybody meets a second of 429; three songs in a thousand fail for ever. "
+             f"{found['machine']}, on a core shared with other work. Made by `benchmarks/collect.py`.", '',
              '| demanded | seen | |', '|---|---|---|', *(f'| {w} | {s} | {"yes" if ok else "**NO**"} |' for w, s, ok in found['verdicts']), '',
              f"Limits scaled down: {RATE[0]:,} requests in {RATE[1]:g} s instead of " + ', '.join(f'{SERVICES[s].rate[0]} in {SERVICES[s].rate[1]:g} s ({s})' for s in ('deezer', 'musicbrainz', 'deezer_files')) +
              f'; pauses {BACKOFF[0]:g} to {BACKOFF[1]:g} s instead of 1 to 60; time-out {TIMEOUT:g} s instead of 30. At the real limits the songs would take {plain["songs"]/50*5/3600:.1f} hours, their albums {plain["songs"]/SONGS_PER_ALBUM/3600:.1f}.', '',
