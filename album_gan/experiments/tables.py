@@ -131,7 +131,7 @@ def paper_table(rows: dict[str, Row], # from `read_rows`
         first = r.of("true", "n_published")[0]
         lines[p.title] = {"paper: MSE": f"{p.paper[0]:.4f}", "paper: FID": f"{p.paper[1]:.2f}", "published MSE": with_interval(album_mean(r, "published"), 4),
                           f"published FID (N = {first})": with_interval(set_mean(r, "fid_published"), 1), "corrected MSE": with_interval(album_mean(r, "mse"), 4),
-                          "corrected FID": with_interval(set_mean(r, "fid"), 1), "KID × 1000": with_interval(set_mean(r, "kid"), 1, 1e3), "N": r.of("true", "n")[0], "seeds": r.seeds}
+                          "corrected FID": with_interval(set_mean(r, "fid"), 1), "KID × 1000": with_interval(set_mean(r, "kid"), 1, 1e3), **({"emblem right": with_interval(album_mean(r, "motif"), 2)} if "motif" in r.values else {}), "N": r.of("true", "n")[0], "seeds": r.seeds}
     return pd.DataFrame(lines).T.rename_axis("method, sampler")
 
 # %% ../../nbs/experiments/68_tables.ipynb #6c8f1ac1
@@ -212,6 +212,9 @@ def claims(rows: dict[str, Row], # from `read_rows`
                 i = kid_change(r, base, other_arm="off")
                 say(f"As published, {f} that replaces the text makes covers worse than prompt only ({s.upper()})",
                     f"FID {set_mean(base, 'fid').mean:.0f} → {set_mean(r, 'fid').mean:.0f}; KID × 1000 rises by {with_interval(i, 1, 1e3)}", i.low > 0)
+                same = kid_change(r, r, other_arm="off")
+                say(f"As published, {f}: worse than the same U-Net on its prompt, without guidance and with as many steps ({s.upper()})", f"KID × 1000 rises by {with_interval(same, 1, 1e3)}", same.low > 0)
+                if "motif" in r.values: say(f"As published, {f} forgets what the prompt says ({s.upper()})", f"emblem right {with_interval(album_mean(base, 'motif'), 2)} → {with_interval(album_mean(r, 'motif'), 2)}", album_mean(r, "motif").high < album_mean(base, "motif").low)
     prompt = rows.get("modern-prompt")
     for f in ("concat", "cross", "gated"):
         r = rows.get(f"modern-{f}")
@@ -267,7 +270,7 @@ def caption(rows: dict[str, Row], # from `read_rows`
     modern = next((x.runs[0]["train"] for n, x in rows.items() if n.startswith("modern-")), {})
     return " ".join(filter(None, [
         "**Synthetic albums of the demo world**: music and covers were made by this package." if r["synthetic"] else "Real albums.",
-        f"Backbone {d['backbone']}{' and, where the schedule is Stable Diffusion’s, tiny-sd' if any(n.endswith(('-sd', '-start')) for n in rows) else ''}, 64 × 64 pixels; {d['train']} albums to train on, {m['n']} of {d['test']} held-out ones measured, no artist on both sides ({m['songs']['disjoint']} of {m['songs']['test']} artist-disjoint).",
+        f"Backbone {d['backbone']}{' and, where the schedule is Stable Diffusion’s, tiny-sd' if any(n.endswith(('-sd', '-start')) for n in rows) else ''}, {r.get('pixels', 64)} × {r.get('pixels', 64)} pixels; {d['train']} albums to train on, {m['n']} of {d['test']} held-out ones measured, no artist on both sides ({m['songs']['disjoint']} of {m['songs']['test']} artist-disjoint).",
         f"Features: {m['features']}; not comparable with published FID. FID's floor: {m['fid_floor']:.1f} ({m['notes'].get('fid_floor', '')}).",
         "MSE: corrected, both pictures in [0, 1]; published, the picture in [-1, 1] and the cover in [0, 1]. Published FID: the first picture of every batch of 4.",
         f"The paper's recipe: {epochs['max_steps']} albums an epoch instead of 3,429, at most {epochs['sampler_steps']} sampler steps, {PRESETS['paper-concat-ddpm'].seeds if size == 'full' else 1} seeds, full gradients." if epochs else "",
@@ -382,7 +385,7 @@ def covers_figure(rows: dict[str, Row], # from `read_rows`
         if p.fusion == "none": columns.append(strip(n, "off")); labels.append(f"{who}prompt only")
         else:
             columns += [strip(n, "true"), strip(n, "shuffled")]
-            labels += [f"{who}{p.fusion}, own music", f"{who}{p.fusion}, another's"]
+            labels += [f"{who}{p.fusion}, own music", f"{who}{p.fusion}, other music"]
     world = "Synthetic demo world. " if rows[pick[0]].runs[0]["synthetic"] else ""
     return cover_grid([list(r) for r in zip(*columns)], None, labels, f"{world}One row is one album: the same prompt and the same starting noise. Columns in pairs: its own music, then another artist's.", "Covers by every model (the paper's Figure 5)", size=size)
 
@@ -416,7 +419,9 @@ def agreement_figure(row: Row, # for example of modern-gated
     from album_gan.experiments.runs import demo_music
     arms = {a: v[v.arm == a] for a in ("true", "shuffled")}
     asked = pd.DataFrame([cover_factors(demo_music(i)) for i in arms["true"].index])[list(drawn.FACTORS)]
-    return factor_scatter(asked, {a: t[list(drawn.FACTORS)].reset_index(drop=True) for a, t in arms.items()}, {f for f, c in drawn.FACTORS.items() if c}, f"{PRESETS[row.preset].title}: the music's factor and the picture's")
+    fig = factor_scatter(asked, {a: t[list(drawn.FACTORS)].reset_index(drop=True) for a, t in arms.items()}, {f for f, c in drawn.FACTORS.items() if c}, f"{PRESETS[row.preset].title}: the music's factor and the picture's")
+    fig.set_figheight(4.3)
+    return fig
 
 # %% ../../nbs/experiments/68_tables.ipynb #86e3bef2
 def guidance_figure(row: Row, # with a guidance.csv
@@ -456,19 +461,19 @@ def invented_rows(n: int = 40, # albums
     "Rows without runs, to try tables and tests on: prompt-only, two modern fusions, the paper's concatenation, one ablation."
     rng, rows = np.random.default_rng(seed), {}
     artists = [f"a{i//2}" for i in range(n)]
-    def row(name, hears, kid, seeds=1):
+    def row(name, hears, kid, seeds=1, off=None):
         arms, runs, values = ("true", "shuffled", "genre", "off"), [], []
         for s in range(seeds):
             for arm in (*arms, "real"):
                 good = 1. if arm == "real" else hears*(arm == "true")
-                v = pd.DataFrame(dict(arm=arm, album_id=[f"demo0-{i:06d}" for i in range(n)], artist=artists, disjoint=True, mse=.1 - .05*good + .01*rng.random(n), published=.4 + .01*rng.random(n), motif=1., genre=1., seed=s))
+                v = pd.DataFrame(dict(arm=arm, album_id=[f"demo0-{i:06d}" for i in range(n)], artist=artists, disjoint=True, mse=.1 - .05*good + .01*rng.random(n), published=.4 + .01*rng.random(n), motif=float("replac" not in name and "paper-c" not in name), genre=1., seed=s))
                 for f in drawn.FACTORS: v[f] = rng.random(n); v[f"{f}_error"] = .3 - .25*good + .05*rng.random(n)
                 values.append(v.assign(agreement=good + .2*rng.standard_normal(n), judge=.5*good + .2*rng.standard_normal(n), **{"judge_rank": .5 + .4*good, "judge_r@10": .3 + .5*good, "cover_r@1": .1}))
-            kv = list(kid + .001*rng.standard_normal(50))
+            kv = {a: list((off if a == "off" and off else kid) + .001*rng.standard_normal(50)) for a in arms}
             runs.append(dict(seed=s, synthetic=True, title=PRESETS[name].title, size="full", arms=list(arms), train=dict(max_steps=64, sampler_steps=150, batch_size=16), data=dict(backbone="tiny", train=9, test=n),
-                             metrics=dict(n=n, features="invented", fid_floor=10., notes={}, songs=dict(test=n, disjoint=n), arms={a: dict(n=n, fid=1000*kid, fid_se=5., fid_published=1100*kid, n_published=n//4, kid=kid, kid_se=.001, kid_values=kv, kid_subset=n//2, density=.9, coverage=.9, copied=0.) for a in arms})))
+                             metrics=dict(n=n, features="invented", fid_floor=10., notes={}, songs=dict(test=n, disjoint=n), arms={a: dict(n=n, fid=1000*kid, fid_se=5., fid_published=1100*kid, n_published=n//4, kid=kid, kid_se=.001, kid_values=kv[a], kid_subset=n//2, density=.9, coverage=.9, copied=0.) for a in arms})))
         rows[name] = Row(name, runs, pd.concat(values, ignore_index=True), [])
-    row("paper-prompt-ddpm", 0, .1); row("paper-concat-ddpm", 0, .5, 2)
+    row("paper-prompt-ddpm", 0, .1); row("paper-concat-ddpm", 0, .5, 2, off=.12)
     row("modern-prompt", 0, .1); row("modern-cross", .5, .1, 3); row("modern-gated", .8, .1, 3)
     row("gated-sgd", 0, .1); row("gated-77-tokens", .7, .12)
     return rows
