@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ENCODEC_32KHZ', 'MUSICGEN_SMALL', 'find_weights', 'pick_tensors', 'weights_fingerprint', 'put_weights', 'new_encodec',
-           'encodec_codes', 'EncodecEncoder', 'new_musicgen', 'delay_codes', 'MusicgenEncoder', 'new_positions',
-           'untrained_musicgen_folder', 'ClapEncoder']
+           'encodec_codes', 'draw_codebooks', 'EncodecEncoder', 'new_musicgen', 'delay_codes', 'MusicgenEncoder',
+           'new_positions', 'untrained_musicgen_folder', 'ClapEncoder']
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #52469066
+# %% ../../nbs/audio/42_hub_encoders.ipynb #336d4f8d
 import inspect, json, math, re
 from pathlib import Path
 
@@ -21,12 +21,12 @@ from transformers import (ClapConfig, ClapFeatureExtractor, ClapModel, EncodecCo
                           MusicgenDecoderConfig, RobertaTokenizerFast, T5Config)
 from transformers.models.musicgen.modeling_musicgen import MusicgenDecoder
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #a5dac8f1
+# %% ../../nbs/audio/42_hub_encoders.ipynb #bb87a946
 from .devices import as_dtype
 from .encoders import ENCODERS, MusicEncoder
 from ..data.core import AlbumGanError, file_sha256, fingerprint, shown, write_json
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #2cb4aa30
+# %% ../../nbs/audio/42_hub_encoders.ipynb #62a84b43
 def find_weights(name: str | Path, # a folder, or a hub id such as facebook/musicgen-small, optionally with @revision
                  encoder: str, # whose weights they are, for the message
                  size: str, # of what is fetched, for the message
@@ -47,7 +47,7 @@ def find_weights(name: str | Path, # a folder, or a hub id such as facebook/musi
         raise AlbumGanError(f"{shown(folder)} has no safetensors file, and pickled weights are not read; name a revision that has them ({encoder}:id@revision; the hub's converter offers one as refs/pr/1, 2, …).")
     return folder
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #e8d11f37
+# %% ../../nbs/audio/42_hub_encoders.ipynb #03ca942d
 def pick_tensors(folder: str | Path, # with one or more safetensors files
                  rename, # name in the file -> our name, or None to leave it out
                  dtype=None, # our name -> the format to keep it in; None keeps the file's
@@ -65,7 +65,7 @@ def pick_tensors(folder: str | Path, # with one or more safetensors files
             raise AlbumGanError(f"{shown(file)} cannot be read ({type(e).__name__}); it is cut off or damaged: fetch it again.") from e
     return out
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #31c97cee
+# %% ../../nbs/audio/42_hub_encoders.ipynb #9f720401
 def weights_fingerprint(folder: str | Path, # with safetensors
                         *more, # what else decides an embedding: the layer, the precision
                        ) -> str: # 12 hexadecimal digits
@@ -75,7 +75,7 @@ def weights_fingerprint(folder: str | Path, # with safetensors
         return blob if f.is_symlink() and re.fullmatch("[0-9a-f]{64}", blob) else file_sha256(f)
     return fingerprint([[digest(f) for f in sorted(Path(folder).glob("*.safetensors"))], *more])
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #cdf4a6a6
+# %% ../../nbs/audio/42_hub_encoders.ipynb #5accba10
 def put_weights(module: nn.Module, # with weights on the meta device, or any
                 state: dict[str, Tensor], # from `pick_tensors`
                 where: str, # for the message
@@ -88,12 +88,12 @@ def put_weights(module: nn.Module, # with weights on the meta device, or any
         raise AlbumGanError(f"{where} lacks {len(missing)} weights, {missing[0]} among them; it is not the model it should be.")
     return module.eval().requires_grad_(False)
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #2f348c04
+# %% ../../nbs/audio/42_hub_encoders.ipynb #1fb2f73b
 ENCODEC_32KHZ = dict(audio_channels=1, sampling_rate=32000, target_bandwidths=[2.2], upsampling_ratios=[8, 5, 4, 4], num_filters=64, hidden_size=128,
                      codebook_size=2048, codebook_dim=128, use_causal_conv=False, norm_type="weight_norm", pad_mode="reflect", use_conv_shortcut=False,
                      normalize=False, chunk_length_s=None, overlap=None)
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #4d08bbd8
+# %% ../../nbs/audio/42_hub_encoders.ipynb #d36867a8
 def new_encodec(config: EncodecConfig, # of a mono model
                ) -> EncodecModel: # without its decoder
     "The part of EnCodec that hears."
@@ -103,7 +103,7 @@ def new_encodec(config: EncodecConfig, # of a mono model
     model.decoder = None
     return model
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #ae834e17
+# %% ../../nbs/audio/42_hub_encoders.ipynb #c9506600
 @torch.inference_mode()
 def encodec_codes(model: EncodecModel, # from `new_encodec`
                   latents: Tensor, # [n, 128, T]
@@ -111,7 +111,17 @@ def encodec_codes(model: EncodecModel, # from `new_encodec`
     "Quantise: K code books one after the other, each for what the former left over."
     return model.quantizer.encode(latents, model.config.target_bandwidths[-1]).transpose(0, 1)
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #a2b5db18
+# %% ../../nbs/audio/42_hub_encoders.ipynb #205b893c
+@torch.no_grad()
+def draw_codebooks(model: EncodecModel, # with random weights
+                  ) -> EncodecModel: # the same
+    "Give an untrained EncodecModel code books that tell sounds apart."
+    z = model.encoder(0.3*torch.randn(1, 1, model.config.sampling_rate))[0]
+    for i, layer in enumerate(model.quantizer.layers):
+        layer.codebook.embed.normal_().mul_(z.std(1)).add_(z.mean(1) if i == 0 else 0)
+    return model
+
+# %% ../../nbs/audio/42_hub_encoders.ipynb #0c52def0
 class EncodecEncoder(MusicEncoder):
     "EnCodec's latents, and its codes by `codes`."
     name, repo, size = "encodec", "facebook/encodec_32khz", "0.2 GB"
@@ -147,8 +157,7 @@ class EncodecEncoder(MusicEncoder):
         "The same net with random weights: for tests, and to see what it costs."
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = new_encodec(EncodecConfig(**ENCODEC_32KHZ | changes))
-            for layer in model.quantizer.layers: layer.codebook.embed.normal_()
+            model = draw_codebooks(new_encodec(EncodecConfig(**ENCODEC_32KHZ | changes)))
         return cls(model)
 
     def latents(self,
@@ -170,11 +179,11 @@ class EncodecEncoder(MusicEncoder):
         "The codes of a batch of clips."
         return torch.cat([encodec_codes(self.model, self.latents(self.fit(x))) for x in samples])
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #9c3b5dec
+# %% ../../nbs/audio/42_hub_encoders.ipynb #a0cb7805
 MUSICGEN_SMALL = dict(vocab_size=2048, num_codebooks=4, hidden_size=1024, num_hidden_layers=24, ffn_dim=4096, num_attention_heads=16,
                       max_position_embeddings=2048, pad_token_id=2048, bos_token_id=2048, audio_channels=1)
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #4a3a5df9
+# %% ../../nbs/audio/42_hub_encoders.ipynb #8649fdb6
 def new_musicgen(config: MusicgenDecoderConfig, # of a mono model
                 ) -> MusicgenDecoder: # the lower half of its layers
     "The layers up to the middle, which is listened to as it is, without the last layer's norm."
@@ -186,14 +195,14 @@ def new_musicgen(config: MusicgenDecoderConfig, # of a mono model
     for layer in model.layers: layer.encoder_attn = layer.encoder_attn_layer_norm = None
     return model
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #0a644e79
+# %% ../../nbs/audio/42_hub_encoders.ipynb #b42f4a42
 def delay_codes(codes: Tensor, # [n, K, T]
                 pad: int, # what stands where nothing is known yet
                ) -> Tensor: # [n, K, T]
     "Code book k comes k steps later, as MusicGen has it; the last k of its codes fall off the end."
     return torch.stack([nn.functional.pad(c, (k, 0), value=pad)[:, :codes.shape[-1]] for k, c in enumerate(codes.unbind(1))], 1)
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #bbcf4bdd
+# %% ../../nbs/audio/42_hub_encoders.ipynb #34b2e792
 class MusicgenEncoder(MusicEncoder):
     "Hidden states in the middle of MusicGen's decoder, over EnCodec's codes."
     name, repo, size = "musicgen", "facebook/musicgen-small", "2.4 GB"
@@ -257,14 +266,14 @@ class MusicgenEncoder(MusicEncoder):
         codes = encodec_codes(self.codec, self.codec.encoder(samples[:, None]))[:, :self.lm.config.num_codebooks]
         return self.lm(input_ids=delay_codes(codes, self.lm.config.pad_token_id).flatten(0, 1), use_cache=False).last_hidden_state
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #a12c92ad
+# %% ../../nbs/audio/42_hub_encoders.ipynb #74de2992
 def new_positions(config: MusicgenDecoderConfig, # hidden_size, max_position_embeddings
                  ) -> dict[str, Tensor]: # `embed_positions.weights` [positions, D]
     "MusicGen's sinusoidal positions, which no checkpoint holds."
     from transformers.models.musicgen.modeling_musicgen import MusicgenSinusoidalPositionalEmbedding
     return {"embed_positions.weights": MusicgenSinusoidalPositionalEmbedding(config.max_position_embeddings, config.hidden_size).weights}
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #fceaa5b1
+# %% ../../nbs/audio/42_hub_encoders.ipynb #21a104ba
 def untrained_musicgen_folder(folder: str | Path, # gets config.json and model.safetensors
                               t5: dict, # configuration of the text encoder
                               encodec: dict, # changes to `ENCODEC_32KHZ`
@@ -278,11 +287,11 @@ def untrained_musicgen_folder(folder: str | Path, # gets config.json and model.s
         config = MusicgenConfig(text_encoder=T5Config(**t5).to_dict(), audio_encoder=EncodecConfig(**ENCODEC_32KHZ | encodec).to_dict(),
                                 decoder=MusicgenDecoderConfig(**MUSICGEN_SMALL | decoder).to_dict())
         model = MusicgenForConditionalGeneration(config).eval()
-        for layer in model.audio_encoder.quantizer.layers: layer.codebook.embed.normal_()
+        draw_codebooks(model.audio_encoder)
     model.save_pretrained(folder)
     return model
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #1e6dc4f1
+# %% ../../nbs/audio/42_hub_encoders.ipynb #f2423966
 class ClapEncoder(MusicEncoder):
     "CLAP's audio vectors; `embed_text` and `agreement` for words."
     name, repo, size, sample_rate, windows = "clap", "laion/larger_clap_music", "0.8 GB", 48000, 3
