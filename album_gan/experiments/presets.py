@@ -8,7 +8,7 @@ __all__ = ['LYRICS', 'PROMPTS', 'SIZES', 'WORLD', 'VALIDATION_WORLD', 'PRESETS',
            'run_stamp', 'watcher', 'guidance_sweep', 'run_folder', 'is_finished', 'prepared_for', 'run_preset']
 
 # %% ../../nbs/experiments/60_presets.ipynb #78cf2fb6
-import ast, json, platform, re, time
+import ast, json, platform, re, shutil, time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -24,11 +24,11 @@ from PIL import Image
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 # %% ../../nbs/experiments/60_presets.ipynb #046b41e7
-from ..data.core import AlbumGanError, Registry, atomic_path, file_sha256, fingerprint, folder_sha256, package_weights, project_root, shown, write_json
+from ..data.core import AlbumGanError, Registry, atomic_path, data_dir, file_sha256, fingerprint, folder_sha256, package_weights, project_root, shown, write_json
 from ..data.demo import demo_folder
 from ..data.folder import album_prompt
 from .controls import CONTROLS, Looked, MusicJudge, album_values, look_at_arm, pipe_painter, set_values
-from .metrics import METRIC_KEYS, CoverFeatures, Seen, features_of, fid_floor, summarise
+from .metrics import METRIC_KEYS, CoverFeatures, Seen, features_of, paired_bootstrap, summarise
 from .paper import PixelLoss
 from .prepare import Prepared, evaluation, prepare
 from .runs import Painting, _version, held_out
@@ -96,7 +96,7 @@ class Size:
     validation: int # albums of another demo world, to watch and to choose guidance on
 
 SIZES = Registry("size")
-SIZES.update({s.name: s for s in (Size("full", 800, 128, 1000, 64, 150, 150, 3, 48), Size("quick", 200, 40, 120, 8, 30, 30, 1, 16), Size("test", 16, 6, 2, 1, 3, 3, 1, 4))})
+SIZES.update({s.name: s for s in (Size("full", 800, 128, 1000, 64, 150, 150, 3, 48), Size("quick", 160, 32, 80, 8, 30, 30, 1, 16), Size("test", 16, 6, 2, 1, 3, 3, 1, 4))})
 WORLD, VALIDATION_WORLD = 11, 12 # demo worlds: recipes were tuned on world 0, so nothing here has been looked at before
 
 # %% ../../nbs/experiments/60_presets.ipynb #70b19eb7
@@ -245,7 +245,6 @@ def guidance_sweep(pipe: AlbumCoverPipeline, # trained
         arm = look_at_arm(pipe_painter(pipe, validation, replace(painting, guidance_music=g)), "true" if g else "off", validation, rows, eyes, judge=judge)
         v = album_values({"true": arm, "real": real}, validation, rows); v = v[v.arm == "true"]
         column = "agreement" if "agreement" in v else "judge"
-        from album_gan.experiments.metrics import paired_bootstrap
         i, q = paired_bootstrap(v[column], 0, v.artist), set_values(arm, real)
         lines.append(dict(guidance=g, agreement=i.mean, low=i.low, high=i.high, kid=q["kid"], kid_se=q["kid_se"], n=len(rows)))
     return pd.DataFrame(lines)
@@ -314,10 +313,11 @@ def _measure(pipe, prepared, painting, preset, folder, key):
     train_rows = prepared.pick("train")[:1000]
     judge = MusicJudge.taught_by(prepared, size)
     keep, arms = folder/"looked"/key, {}
+    common = data_dir()/f"looked-{fingerprint([prepared.info['fingerprint'], prepared.info['backbone_fingerprint'], asdict(painting), code_version()])}" # no fusion has a part in these
     painter = pipe_painter(pipe, prepared, painting)
     deaf = pipe.conditioner.config.fusion == "none"
     for arm in ("real", *(("off",) if deaf else preset.arms)):
-        file = keep/f"{arm}.npz"
+        file = (common if arm in ("real", "off") else keep)/f"{arm}.npz"
         if not file.exists(): look_at_arm(painter, arm, prepared, rows, eyes, size, judge).save(file)
         arms[arm] = Looked.load(file)
     for arm in preset.arms: arms.setdefault(arm, arms["off"]) # without a fusion the arms are one set of pictures
@@ -351,8 +351,7 @@ def _run(preset, seed, size, albums, folder, lyrics):
     if preset.sweep and seed == 0 and validation is not None:
         with atomic_path(folder/"guidance.csv") as part: guidance_sweep(pipe, validation, painting).to_csv(part, index=False, float_format="%.5g")
     write_json(folder/"metrics.json", dict(metrics=metrics, synthetic=prepared.synthetic, picture="samples.png", run=folder.name, preset=preset.name, seed=seed, size=size.name, title=preset.title,
-                                           arms=list(preset.arms), trainable=sum(p.numel() for p in conditioner.parameters()), train=asdict(config), painting=asdict(painting), data=prepared.info,
+                                           arms=list(preset.arms), pixels=backbone.resolution, trainable=sum(p.numel() for p in conditioner.parameters()), train=asdict(config), painting=asdict(painting), data=prepared.info,
                                            seconds=dict(prepare=round(loaded - began, 1), train=round(trained - loaded, 1), measure=round(time.time() - trained, 1)),
                                            stamp=run_stamp(preset, seed, size, albums), stamp_any_code=run_stamp(preset, seed, size, albums, False)))
-    import shutil
     shutil.rmtree(folder/"looked", ignore_errors=True)
