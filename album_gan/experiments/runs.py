@@ -19,6 +19,7 @@ import torch
 from ..audio.encoders import load_encoder
 from ..data import covers as drawn
 from ..data.core import AlbumGanError, atomic_path, fingerprint, progress, project_root, shown, write_json
+from .paper import PixelLoss # with it come the recipe paper and its loss
 from .metrics import METRIC_KEYS, derange, evaluate_pictures
 from .plots import arms_grid, factor_errors_bar, loss_curves, music_grid, save_figure
 from .prepare import Prepared, evaluation, prepare
