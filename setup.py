@@ -12,6 +12,7 @@ words = lambda key: cfg.get(key, '').split()  # requirements are written without
 
 STATUS = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
 LICENSES = {'apache2': 'Apache-2.0'}  # nbdev's name for it: SPDX's
+EXTRAS = ('notebooks', 'browser', 'studio', 'docs', 'hume', 'jukebox')
 
 setup(
     name=cfg['lib_name'],
@@ -36,8 +37,8 @@ setup(
     python_requires=f">={cfg['min_python']}",
     install_requires=words('requirements'),
     extras_require={
-        'notebooks': words('notebooks_requirements'),
-        'dev': words('notebooks_requirements') + words('dev_requirements'),
+        **{extra: words(f'{extra}_requirements') for extra in EXTRAS},
+        'dev': [r for extra in ('notebooks', 'browser', 'studio', 'docs') for r in words(f'{extra}_requirements')] + words('dev_requirements'),
     },
     entry_points={
         'console_scripts': words('console_scripts'),
