@@ -117,7 +117,7 @@ def _file_keys(folder, paths, key, desc):
     for p in progress([p for p in paths.unique() if p], desc):
         try: found[p] = key(Path(folder)/p)
         except (OSError, AlbumGanError): found[p] = ""
-    return paths.map(found).fillna("")
+    return pd.Series([found.get(p, "") for p in paths], index=paths.index, dtype="object")
 
 # %% ../../nbs/data/56_splits.ipynb #2681b478
 def leakage_report(df: pd.DataFrame, # columns album_id, artist, album, song
