@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 FLAGS  ?=
 
-.PHONY: help setup demo test test-notebooks test-pytest lab clean-runs readme export check hooks
+.PHONY: help setup demo results docs test test-notebooks test-pytest lab clean-runs readme export check hooks
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1@/' | awk -F@ '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -20,12 +20,21 @@ $(READY): settings.ini setup.py constraints.txt tools/papermill_launcher.py
 	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@rm -f $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off -c constraints.txt -e '.[dev]'
+	@# Two encoders whose packages ask for far more than is used of them (TensorFlow; Unidecode, GPL); tests skip without.
+	-$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --no-deps musicnn==0.1.0 jukebox-infer==0.1.2
 	@$(BIN)/python tools/papermill_launcher.py
 	@touch $(READY)
 	@echo "Ready. Next: make demo, or: source $(BIN)/activate"
 
 demo: $(READY) ## train on the demo world and see covers change with the music
 	@$(BIN)/python tools/demo.py
+
+results: $(READY) ## the results table and figures: runs what is missing (about 45 minutes on two idle cores; QUICK=True: a look in minutes)
+	@mkdir -p results/notebooks
+	@$(BIN)/python -m papermill nbs/results.ipynb results/notebooks/results.ipynb --no-progress-bar -p quick $(or $(QUICK),False)
+
+docs: $(READY) ## the site, in _docs/
+	@$(BIN)/python tools/docs.py
 
 test: $(READY) ## nbdev_test on the notebooks, then pytest; FLAGS="slow" runs the marked cells too
 	@status=0; \
@@ -36,7 +45,14 @@ test: $(READY) ## nbdev_test on the notebooks, then pytest; FLAGS="slow" runs th
 test-notebooks: $(READY) ## only the notebooks
 	@$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)"
 
-test-pytest: $(READY) ## only pytest
+test-pyresults: $(READY) ## the results table and figures: runs what is missing (about 45 minutes on two idle cores; QUICK=True: a look in minutes)
+	@mkdir -p results/notebooks
+	@$(BIN)/python -m papermill nbs/results.ipynb results/notebooks/results.ipynb --no-progress-bar -p quick $(or $(QUICK),False)
+
+docs: $(READY) ## the site, in _docs/
+	@$(BIN)/python tools/docs.py
+
+test: $(READY) ## only pytest
 	@$(BIN)/python -m pytest tests </dev/null
 
 lab: $(READY) ## the notebooks in JupyterLab
