@@ -168,3 +168,17 @@ def test_memory_is_flat(songs):
     next(stream)
     assert Counting.seen <= 4
     stream.close()
+
+
+@needs_musicnn
+@pytest.mark.slow
+@pytest.mark.skipif('slow' not in os.environ.get('FLAGS', ''), reason='FLAGS=slow: about four minutes')
+def test_covers_follow_what_musicnn_hears(tmp_path, monkeypatch):
+    """Trained on the synthetic demo world with musicnn as its ears, the gain of two factors over shuffled music is above 0 with its interval."""
+    from album_gan.experiments.runs import Painting, run_experiment
+    from album_gan.experiments.training import TrainConfig
+    monkeypatch.setenv('ALBUM_GAN_DATA', str(tmp_path/'data'))
+    done = run_experiment('demo-200', TrainConfig.make(encoder='musicnn', max_steps=400), Painting(num_inference_steps=15, n_eval=48), tmp_path/'results', 'musicnn')
+    factors = done.metrics['factors']
+    print({n: (round(f['true'], 3), round(f['shuffled'], 3), f['gain_ci']) for n, f in factors.items()})
+    assert sum(f['gain_ci'][0] > 0 for f in factors.values()) >= 2, factors

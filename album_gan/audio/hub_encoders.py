@@ -7,8 +7,8 @@ __all__ = ['ENCODEC_32KHZ', 'MUSICGEN_SMALL', 'find_weights', 'pick_tensors', 'w
            'encodec_codes', 'draw_codebooks', 'EncodecEncoder', 'new_musicgen', 'delay_codes', 'MusicgenEncoder',
            'new_positions', 'untrained_musicgen_folder', 'ClapEncoder']
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #336d4f8d
-import inspect, json, math, re
+# %% ../../nbs/audio/42_hub_encoders.ipynb #72da8b44
+import math, re
 from pathlib import Path
 
 import numpy as np, torch
@@ -19,14 +19,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (ClapConfig, ClapFeatureExtractor, ClapModel, EncodecConfig, EncodecModel, MusicgenConfig,
                           MusicgenDecoderConfig, RobertaTokenizerFast, T5Config)
+from transformers.utils import logging
 from transformers.models.musicgen.modeling_musicgen import MusicgenDecoder
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #bb87a946
+# %% ../../nbs/audio/42_hub_encoders.ipynb #79ed8e24
 from .devices import as_dtype
-from .encoders import ENCODERS, MusicEncoder
-from ..data.core import AlbumGanError, file_sha256, fingerprint, shown, write_json
+from .encoders import MusicEncoder
+from ..data.core import AlbumGanError, file_sha256, fingerprint, shown
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #62a84b43
+# %% ../../nbs/audio/42_hub_encoders.ipynb #f7ff79d8
 def find_weights(name: str | Path, # a folder, or a hub id such as facebook/musicgen-small, optionally with @revision
                  encoder: str, # whose weights they are, for the message
                  size: str, # of what is fetched, for the message
@@ -37,7 +38,7 @@ def find_weights(name: str | Path, # a folder, or a hub id such as facebook/musi
     if not folder.is_dir():
         repo, _, revision = str(name).partition("@")
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", repo):
-            raise AlbumGanError(f"There are no weights {str(name)!r} for the encoder {encoder}; give a folder, or a hub id such as {ENCODERS[encoder].repo if hasattr(ENCODERS[encoder], 'repo') else 'owner/name'}.")
+            raise AlbumGanError(f"There are no weights {str(name)!r} for the encoder {encoder}; give a folder, or a hub id of the form owner/name.")
         try: folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=["*.json", "*.txt", "*.safetensors"], local_files_only=local_files_only))
         except (OSError, ValueError, HfHubHTTPError) as e: # no network, no such repository, no such revision, not allowed
             raise AlbumGanError(f"The weights {name} ({size}) of the encoder {encoder} are not in the hub's cache and could not be fetched ({type(e).__name__}); "
@@ -47,7 +48,7 @@ def find_weights(name: str | Path, # a folder, or a hub id such as facebook/musi
         raise AlbumGanError(f"{shown(folder)} has no safetensors file, and pickled weights are not read; name a revision that has them ({encoder}:id@revision; the hub's converter offers one as refs/pr/1, 2, …).")
     return folder
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #03ca942d
+# %% ../../nbs/audio/42_hub_encoders.ipynb #5bd69f51
 def pick_tensors(folder: str | Path, # with one or more safetensors files
                  rename, # name in the file -> our name, or None to leave it out
                  dtype=None, # our name -> the format to keep it in; None keeps the file's
@@ -65,7 +66,7 @@ def pick_tensors(folder: str | Path, # with one or more safetensors files
             raise AlbumGanError(f"{shown(file)} cannot be read ({type(e).__name__}); it is cut off or damaged: fetch it again.") from e
     return out
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #9f720401
+# %% ../../nbs/audio/42_hub_encoders.ipynb #8365704f
 def weights_fingerprint(folder: str | Path, # with safetensors
                         *more, # what else decides an embedding: the layer, the precision
                        ) -> str: # 12 hexadecimal digits
@@ -75,7 +76,7 @@ def weights_fingerprint(folder: str | Path, # with safetensors
         return blob if f.is_symlink() and re.fullmatch("[0-9a-f]{64}", blob) else file_sha256(f)
     return fingerprint([[digest(f) for f in sorted(Path(folder).glob("*.safetensors"))], *more])
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #5accba10
+# %% ../../nbs/audio/42_hub_encoders.ipynb #60d84af5
 def put_weights(module: nn.Module, # with weights on the meta device, or any
                 state: dict[str, Tensor], # from `pick_tensors`
                 where: str, # for the message
@@ -88,12 +89,12 @@ def put_weights(module: nn.Module, # with weights on the meta device, or any
         raise AlbumGanError(f"{where} lacks {len(missing)} weights, {missing[0]} among them; it is not the model it should be.")
     return module.eval().requires_grad_(False)
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #1fb2f73b
+# %% ../../nbs/audio/42_hub_encoders.ipynb #348012e5
 ENCODEC_32KHZ = dict(audio_channels=1, sampling_rate=32000, target_bandwidths=[2.2], upsampling_ratios=[8, 5, 4, 4], num_filters=64, hidden_size=128,
                      codebook_size=2048, codebook_dim=128, use_causal_conv=False, norm_type="weight_norm", pad_mode="reflect", use_conv_shortcut=False,
                      normalize=False, chunk_length_s=None, overlap=None)
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #d36867a8
+# %% ../../nbs/audio/42_hub_encoders.ipynb #f05a2995
 def new_encodec(config: EncodecConfig, # of a mono model
                ) -> EncodecModel: # without its decoder
     "The part of EnCodec that hears."
@@ -103,7 +104,7 @@ def new_encodec(config: EncodecConfig, # of a mono model
     model.decoder = None
     return model
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #c9506600
+# %% ../../nbs/audio/42_hub_encoders.ipynb #a483097b
 @torch.inference_mode()
 def encodec_codes(model: EncodecModel, # from `new_encodec`
                   latents: Tensor, # [n, 128, T]
@@ -111,7 +112,7 @@ def encodec_codes(model: EncodecModel, # from `new_encodec`
     "Quantise: K code books one after the other, each for what the former left over."
     return model.quantizer.encode(latents, model.config.target_bandwidths[-1]).transpose(0, 1)
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #205b893c
+# %% ../../nbs/audio/42_hub_encoders.ipynb #1e2f2100
 @torch.no_grad()
 def draw_codebooks(model: EncodecModel, # with random weights
                   ) -> EncodecModel: # the same
@@ -121,7 +122,7 @@ def draw_codebooks(model: EncodecModel, # with random weights
         layer.codebook.embed.normal_().mul_(z.std(1)).add_(z.mean(1) if i == 0 else 0)
     return model
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #0c52def0
+# %% ../../nbs/audio/42_hub_encoders.ipynb #d1e8c19f
 class EncodecEncoder(MusicEncoder):
     "EnCodec's latents, and its codes by `codes`."
     name, repo, size = "encodec", "facebook/encodec_32khz", "0.2 GB"
@@ -179,11 +180,11 @@ class EncodecEncoder(MusicEncoder):
         "The codes of a batch of clips."
         return torch.cat([encodec_codes(self.model, self.latents(self.fit(x))) for x in samples])
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #a0cb7805
+# %% ../../nbs/audio/42_hub_encoders.ipynb #c9f1e6c5
 MUSICGEN_SMALL = dict(vocab_size=2048, num_codebooks=4, hidden_size=1024, num_hidden_layers=24, ffn_dim=4096, num_attention_heads=16,
                       max_position_embeddings=2048, pad_token_id=2048, bos_token_id=2048, audio_channels=1)
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #8649fdb6
+# %% ../../nbs/audio/42_hub_encoders.ipynb #86525120
 def new_musicgen(config: MusicgenDecoderConfig, # of a mono model
                 ) -> MusicgenDecoder: # the lower half of its layers
     "The layers up to the middle, which is listened to as it is, without the last layer's norm."
@@ -195,14 +196,14 @@ def new_musicgen(config: MusicgenDecoderConfig, # of a mono model
     for layer in model.layers: layer.encoder_attn = layer.encoder_attn_layer_norm = None
     return model
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #b42f4a42
+# %% ../../nbs/audio/42_hub_encoders.ipynb #0306321f
 def delay_codes(codes: Tensor, # [n, K, T]
                 pad: int, # what stands where nothing is known yet
                ) -> Tensor: # [n, K, T]
     "Code book k comes k steps later, as MusicGen has it; the last k of its codes fall off the end."
     return torch.stack([nn.functional.pad(c, (k, 0), value=pad)[:, :codes.shape[-1]] for k, c in enumerate(codes.unbind(1))], 1)
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #34b2e792
+# %% ../../nbs/audio/42_hub_encoders.ipynb #0b1d7269
 class MusicgenEncoder(MusicEncoder):
     "Hidden states in the middle of MusicGen's decoder, over EnCodec's codes."
     name, repo, size = "musicgen", "facebook/musicgen-small", "2.4 GB"
@@ -266,14 +267,14 @@ class MusicgenEncoder(MusicEncoder):
         codes = encodec_codes(self.codec, self.codec.encoder(samples[:, None]))[:, :self.lm.config.num_codebooks]
         return self.lm(input_ids=delay_codes(codes, self.lm.config.pad_token_id).flatten(0, 1), use_cache=False).last_hidden_state
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #74de2992
+# %% ../../nbs/audio/42_hub_encoders.ipynb #147dccae
 def new_positions(config: MusicgenDecoderConfig, # hidden_size, max_position_embeddings
                  ) -> dict[str, Tensor]: # `embed_positions.weights` [positions, D]
     "MusicGen's sinusoidal positions, which no checkpoint holds."
     from transformers.models.musicgen.modeling_musicgen import MusicgenSinusoidalPositionalEmbedding
     return {"embed_positions.weights": MusicgenSinusoidalPositionalEmbedding(config.max_position_embeddings, config.hidden_size).weights}
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #21a104ba
+# %% ../../nbs/audio/42_hub_encoders.ipynb #2bd239fa
 def untrained_musicgen_folder(folder: str | Path, # gets config.json and model.safetensors
                               t5: dict, # configuration of the text encoder
                               encodec: dict, # changes to `ENCODEC_32KHZ`
@@ -288,10 +289,14 @@ def untrained_musicgen_folder(folder: str | Path, # gets config.json and model.s
                                 decoder=MusicgenDecoderConfig(**MUSICGEN_SMALL | decoder).to_dict())
         model = MusicgenForConditionalGeneration(config).eval()
         draw_codebooks(model.audio_encoder)
-    model.save_pretrained(folder)
+    was = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try: model.save_pretrained(folder)
+    finally:
+        if was: logging.enable_progress_bar()
     return model
 
-# %% ../../nbs/audio/42_hub_encoders.ipynb #f2423966
+# %% ../../nbs/audio/42_hub_encoders.ipynb #ff9090a8
 class ClapEncoder(MusicEncoder):
     "CLAP's audio vectors; `embed_text` and `agreement` for words."
     name, repo, size, sample_rate, windows = "clap", "laion/larger_clap_music", "0.8 GB", 48000, 3

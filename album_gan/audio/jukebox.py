@@ -6,8 +6,8 @@
 __all__ = ['PRIORS', 'need_jukebox', 'jukebox_sizes', 'JukeboxNet', 'jukebox_key', 'convert_jukebox', 'jukebox_folder',
            'fetch_jukebox', 'JukeboxEncoder']
 
-# %% ../../nbs/audio/44_jukebox.ipynb #59c835fe
-import importlib.util, json, math
+# %% ../../nbs/audio/44_jukebox.ipynb #354394c6
+import importlib.util, json, math, pickle
 from pathlib import Path
 
 import numpy as np, torch
@@ -15,21 +15,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-# %% ../../nbs/audio/44_jukebox.ipynb #fe93c46f
+# %% ../../nbs/audio/44_jukebox.ipynb #73ad410f
 from .devices import as_dtype
 from .encoders import MusicEncoder
 from ..data.core import AlbumGanError, atomic_path, data_dir, file_sha256, fingerprint, shown, write_json
 
-# %% ../../nbs/audio/44_jukebox.ipynb #f51db90b
+# %% ../../nbs/audio/44_jukebox.ipynb #ecfe3de6
 PRIORS = {"5b": "prior_5b", "1b": "prior_1b_lyrics"}
 
-# %% ../../nbs/audio/44_jukebox.ipynb #506405cd
+# %% ../../nbs/audio/44_jukebox.ipynb #f17c014f
 def need_jukebox() -> None:
     "Says how to get `jukebox-infer` when it is not there."
     if importlib.util.find_spec("jukebox_infer") is None:
         raise AlbumGanError('The encoder jukebox needs the package jukebox-infer; run: pip install "album_gan[jukebox]" – or take the encoder tiny or musicnn.')
 
-# %% ../../nbs/audio/44_jukebox.ipynb #0a9d6cae
+# %% ../../nbs/audio/44_jukebox.ipynb #887485f6
 def jukebox_sizes(prior: str = "5b", # "5b" or "1b"
                   **changes, # to jukebox-infer's own values: prior_width, prior_depth, n_ctx, …
                  ) -> dict:
@@ -39,7 +39,7 @@ def jukebox_sizes(prior: str = "5b", # "5b" or "1b"
     if prior not in PRIORS: raise AlbumGanError(f"There is no Jukebox prior called {prior!r}; choose 5b (23.8 s, 11.5 GB to fetch) or 1b (17.8 s, 3.7 GB).")
     return setup_hparams(("vqvae", PRIORS[prior]), changes)
 
-# %% ../../nbs/audio/44_jukebox.ipynb #8664de4b
+# %% ../../nbs/audio/44_jukebox.ipynb #d88bae09
 class JukeboxNet(nn.Module):
     "Sound to codes to hidden states, with jukebox-infer's modules and its names of weights."
     def __init__(self,
@@ -103,7 +103,7 @@ class JukeboxNet(nn.Module):
         for block in self.transformer._attn_mods: x = block(x, None)
         return x[:, self.lyrics:]
 
-# %% ../../nbs/audio/44_jukebox.ipynb #aeabc468
+# %% ../../nbs/audio/44_jukebox.ipynb #2c544113
 def jukebox_key(key: str, # a name in a published checkpoint
                 layers: int, # how many are kept
                 level: int = 2, # of the VQ-VAE
@@ -114,7 +114,7 @@ def jukebox_key(key: str, # a name in a published checkpoint
         if key.startswith(theirs): return ours + key[len(theirs):]
     if key.startswith("prior.transformer._attn_mods.") and int(key.split(".")[3]) < layers: return key.removeprefix("prior.")
 
-# %% ../../nbs/audio/44_jukebox.ipynb #2798ae9b
+# %% ../../nbs/audio/44_jukebox.ipynb #c998b042
 def convert_jukebox(vqvae: str | Path, # vqvae.pth.tar
                     prior_file: str | Path, # prior_level_2.pth.tar
                     out: str | Path, # folder, made when missing
@@ -125,7 +125,7 @@ def convert_jukebox(vqvae: str | Path, # vqvae.pth.tar
     kept = {}
     for file in Path(vqvae), Path(prior_file):
         try: model = torch.load(file, map_location="cpu", weights_only=True)["model"]
-        except (OSError, RuntimeError, EOFError, KeyError, ValueError, __import__("pickle").UnpicklingError) as e:
+        except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as e:
             raise AlbumGanError(f"{shown(file)} is not a checkpoint of Jukebox, or is cut off ({type(e).__name__}); fetch it again.") from e
         for key, x in model.items():
             if name := jukebox_key(key, layers): kept[name] = (x.half() if "_attn_mods" in name and name.endswith(".w") else x.float() if x.is_floating_point() else x).contiguous().clone()
@@ -136,13 +136,13 @@ def convert_jukebox(vqvae: str | Path, # vqvae.pth.tar
                                              licence="Weights by OpenAI, for non-commercial use: https://github.com/openai/jukebox/blob/master/LICENSE"))
     return Path(out)
 
-# %% ../../nbs/audio/44_jukebox.ipynb #107e3285
+# %% ../../nbs/audio/44_jukebox.ipynb #95e12829
 def jukebox_folder(prior: str = "5b", # "5b" or "1b"
                   ) -> Path:
     "Where `fetch_jukebox` puts the weights, and `JukeboxEncoder.load` looks for them."
     return data_dir()/"weights"/f"jukebox-{prior}"
 
-# %% ../../nbs/audio/44_jukebox.ipynb #18622760
+# %% ../../nbs/audio/44_jukebox.ipynb #94e3ae29
 def fetch_jukebox(prior: str = "5b", # "5b": 11.5 GB to fetch, 5.1 GB kept; "1b": 3.7 GB, 0.9 GB
                   layers: int = 36, # how many are kept
                  ) -> Path: # the folder of the encoder's weights
@@ -161,7 +161,7 @@ def fetch_jukebox(prior: str = "5b", # "5b": 11.5 GB to fetch, 5.1 GB kept; "1b"
     print(f"{shown(folder)} is ready; {shown(folder)}/published can be deleted.")
     return folder
 
-# %% ../../nbs/audio/44_jukebox.ipynb #836fe056
+# %% ../../nbs/audio/44_jukebox.ipynb #e391a36f
 class JukeboxEncoder(MusicEncoder):
     "Layer 36 of Jukebox's prior, at 30 Hz."
     sample_rate, rate = 44100, 30.0 # Hz: of the sound, of the embedding
@@ -218,7 +218,7 @@ class JukeboxEncoder(MusicEncoder):
                 if p.ndim < 2: p.fill_(float("ln_" in name and name.endswith("weight")))
                 else: p.normal_(0, 1/math.sqrt(p[0].numel()) if name.startswith("encoder") else 0.02, generator=chance)
             net.codebook.k.normal_(generator=chance)
-        return cls(net, dtype=dtype)
+        return cls(net, "jukebox" if prior == "5b" else f"jukebox-{prior}", dtype=dtype)
 
     def embed_clip(self,
                    samples: Tensor, # [n, S] on `device`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FAMILIES', 'random_weights', 'untrained_backbone', 'backbone_cost', 'SafetyChecker', 'load_safety_checker']
 
-# %% ../../nbs/models/45_real_backbones.ipynb #ed1956c7
+# %% ../../nbs/models/45_real_backbones.ipynb #3c8c3bcf
 import copy, math
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPTextConfig, CLIPTextModel
 
-# %% ../../nbs/models/45_real_backbones.ipynb #7f23c5c3
+# %% ../../nbs/models/45_real_backbones.ipynb #fad72441
 from ..audio.devices import as_dtype
 from ..data.core import AlbumGanError, Registry, shown
 from .backbone import Backbone, build_tokenizer, quiet, save_backbone, take_any_dtype, weight_files
 
-# %% ../../nbs/models/45_real_backbones.ipynb #ef1f537f
+# %% ../../nbs/models/45_real_backbones.ipynb #0771cc0f
 FAMILIES = Registry("backbone family")
 _SCHEDULE = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, num_train_timesteps=1000, set_alpha_to_one=False, steps_offset=1)
 FAMILIES["sd1"] = dict(
@@ -37,7 +37,7 @@ FAMILIES["sd2"] = dict(
     text=dict(vocab_size=49408, hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16, hidden_act="gelu", projection_dim=512),
     scheduler=DDIMScheduler(prediction_type="v_prediction", clip_sample=False, **_SCHEDULE))
 
-# %% ../../nbs/models/45_real_backbones.ipynb #35415b32
+# %% ../../nbs/models/45_real_backbones.ipynb #e460af46
 def random_weights(net: nn.Module, # any
                    seed: int = 0, # of the weights
                   ) -> nn.Module: # the same
@@ -49,7 +49,7 @@ def random_weights(net: nn.Module, # any
             else: p.fill_(float("norm" in name and name.endswith("weight")))
     return net
 
-# %% ../../nbs/models/45_real_backbones.ipynb #f0cd5969
+# %% ../../nbs/models/45_real_backbones.ipynb #922c8fa6
 def untrained_backbone(family: str = "sd1", # a name from FAMILIES
                        size: int = 256, # pixels a side: 256 is miniSD, 512 Stable Diffusion 1.x, 768 2.x
                        narrow: int = 1, # divides every width; 1 is the real one
@@ -74,7 +74,7 @@ def untrained_backbone(family: str = "sd1", # a name from FAMILIES
     unet, vae = (random_weights(nn.Module.to(m, dtype).to_empty(device="cpu"), seed) for m in (unet, vae))
     return Backbone(vae, nn.Module.to(text_encoder, dtype), tokenizer, take_any_dtype(unet), copy.deepcopy(f["scheduler"]), f"untrained {family}", f"untrained-{family}-{size}-{narrow}-{seed}").freeze()
 
-# %% ../../nbs/models/45_real_backbones.ipynb #29ae68dc
+# %% ../../nbs/models/45_real_backbones.ipynb #f0108bd3
 def backbone_cost(family: str = "sd1", # a name from FAMILIES
                  ) -> dict[str, float]: # part -> millions of weights
     "How many weights a family's networks have."
@@ -83,7 +83,7 @@ def backbone_cost(family: str = "sd1", # a name from FAMILIES
                     vae=AutoencoderKL(latent_channels=4, block_out_channels=(128, 256, 512, 512), layers_per_block=2, down_block_types=("DownEncoderBlock2D",)*4, up_block_types=("UpDecoderBlock2D",)*4))
     return {n: round(sum(p.numel() for p in m.parameters())/1e6, 1) for n, m in nets.items()}
 
-# %% ../../nbs/models/45_real_backbones.ipynb #9bdfee4c
+# %% ../../nbs/models/45_real_backbones.ipynb #7d234da5
 class SafetyChecker:
     "Stable Diffusion's own filter for pictures."
     def __init__(self,
@@ -108,7 +108,7 @@ class SafetyChecker:
         flags = self.flags(pictures)
         return [Image.new(p.mode, p.size) if f else p for p, f in zip(pictures, flags)], flags
 
-# %% ../../nbs/models/45_real_backbones.ipynb #aa393f0b
+# %% ../../nbs/models/45_real_backbones.ipynb #44af032a
 def load_safety_checker(name: str | Path = "CompVis/stable-diffusion-safety-checker", # a backbone's folder or hub id with a safety checker, or the checker's own
                         device: str | torch.device = "cpu", # where it computes
                         dtype: torch.dtype | str = "auto", # of its weights
