@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
+from .card import write_card
 from .core import AlbumGanError, atomic_path, file_sha256, progress, shown
 from .folder import COLUMNS, UnusableFile, check_albums, is_album_folder, open_picture, read_albums, read_provenance, write_albums
 from .genres import UNKNOWN, GenreRules, fill_genres, read_rules
@@ -385,6 +386,7 @@ def clean_folder(raw: str | Path, # an album folder
     with atomic_path(out/"changes.csv") as part: changes.to_csv(part, index=False, lineterminator="\n")
     if (raw/"factors.csv").is_file(): # the demo world's truth goes with it
         with atomic_path(out/"factors.csv") as part: shutil.copyfile(raw/"factors.csv", part)
+    write_card(out)
     return Cleaned(out, rows, clean, changes)
 
 # %% ../../nbs/data/54_cleaning.ipynb #dff02e2e
