@@ -47,7 +47,8 @@ def command(run: dict, # a row of the plan
     notebook = project_root()/"nbs"/"experiment.ipynb"
     if not notebook.exists(): raise AlbumGanError(f"{shown(notebook)} is not there; a sweep runs in a checkout of the project.")
     values = dict(preset=run["preset"], seed=run["seed"], size=size, albums=str(albums), results=str(results))
-    return [sys.executable, "-m", "papermill", str(notebook), str(run_folder(run["preset"], run["seed"], results)/"notebook.ipynb"), "--no-progress-bar",
+    inside = lambda path: str(path.relative_to(project_root()) if path.is_relative_to(project_root()) else path) # papermill writes down what it is given
+    return [sys.executable, "-m", "papermill", inside(notebook), inside(run_folder(run["preset"], run["seed"], results)/"notebook.ipynb"), "--no-progress-bar",
             *(x for k, v in values.items() for x in ("-p", k, str(v)))]
 
 # %% ../../nbs/experiments/66_sweep.ipynb #b7a37360
