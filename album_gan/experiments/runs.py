@@ -36,7 +36,7 @@ class Painting:
     num_inference_steps: int = 30 # of the sampler
     guidance_text: float = 2.0 # 1 follows the prompt as trained, more exaggerates it
     guidance_music: float = 2.0 # the same for the music
-    music_above: float = 0.4 # noise level, 0 (clean) to 1 (pure noise), below which the prompt alone finishes the picture
+    music_above: float = 0.33 # noise level, 0 (clean) to 1 (pure noise), below which the prompt alone finishes the picture
     n_eval: int = 128 # songs of the test split, at most
     seed: int = 0 # of the starting noise, the same for every arm and every run
 
