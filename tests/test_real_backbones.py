@@ -43,6 +43,14 @@ def test_what_configurations_leave_out_is_as_it_was_meant(folder):
     assert b.vae.config.scaling_factor == pytest.approx(0.18215)
 
 
+def test_sdxl_is_refused_before_its_weights_are_fetched(tmp_path, monkeypatch):
+    (tmp_path/'model_index.json').write_text(json.dumps({'_class_name': 'StableDiffusionXLPipeline', 'text_encoder_2': ['transformers', 'CLIPTextModelWithProjection']}))
+    asked = []
+    monkeypatch.setattr(backbones, 'snapshot_download', lambda repo, allow_patterns, **kwargs: asked.append(allow_patterns) or str(tmp_path))
+    with pytest.raises(AlbumGanError, match='SDXL-type backbone with two text encoders'): load_backbone('stabilityai/sdxl-turbo')
+    assert len(asked) == 1 and not [p for p in asked[0] if p.endswith('safetensors')]
+
+
 def test_velocity_and_another_width(tmp_path):
     b = load_backbone(save_backbone(untrained_backbone('sd2', 768, narrow=8), tmp_path, torch.float32))
     assert (b.resolution, b.width, b.prediction_type) == (768, 128, 'v_prediction')
@@ -127,7 +135,8 @@ def test_one_set_of_weights_is_fetched(folder, monkeypatch):
         return str(folder)
     monkeypatch.setattr(backbones, 'snapshot_download', snapshot)
     assert backbones.find_backbone('owner/model@refs/pr/1') == folder
-    (revision, allow, ignore), = asked
+    (_, first, _), (revision, allow, ignore) = asked
+    assert not [p for p in first if p.endswith(('safetensors', 'bin'))]  # what does not fit is refused before its weights are fetched
     fetched = [f for f in ('model_index.json', 'unet/config.json', 'unet/diffusion_pytorch_model.safetensors', 'unet/diffusion_pytorch_model.fp16.safetensors', 'unet/diffusion_pytorch_model.non_ema.safetensors',
                            'unet/diffusion_pytorch_model.bin', 'safety_checker/model.safetensors', 'v1-5-pruned.safetensors', 'tokenizer/vocab.json', 'tokenizer/merges.txt')
                if any(fnmatch.fnmatch(f, p) for p in allow) and not any(fnmatch.fnmatch(f, p) for p in ignore)]

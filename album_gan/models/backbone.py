@@ -344,8 +344,9 @@ def fetch_backbone(repo: str, # a hub id, optionally with @revision
     def get(weights, leave=()):
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=["model_index.json"] + [f"{p}/*.{e}" for p in Backbone.parts() for e in ("json", "txt", *weights)],
                                       ignore_patterns=list(leave), local_files_only=local_files_only))
+    read_parts(get([])) # what does not fit is refused before gigabytes are fetched
     folder = get(["bin"] if pickled else ["safetensors"], ["*.fp16.*", "*.non_ema.*"])
-    nets = [folder/p for p, (library, cls) in read_parts(folder).items() if p in ("vae", "text_encoder", "unet")]
+    nets = [folder/p for p in ("vae", "text_encoder", "unet")]
     return folder if pickled or all(weight_files(n)[0] for n in nets) else get(["fp16.safetensors"])
 
 # %% ../../nbs/models/40_backbone.ipynb #678436e7
@@ -412,7 +413,7 @@ def load_backbone(name: str | Path = "tiny", # "tiny", a folder in the diffusers
         if issubclass(cls, nn.Module):
             files, variant = weight_files(part_folder(folder, part))
             if not files:
-                raise AlbumGanError(f"The {part} of the backbone {shown(folder)} has no safetensors file, and pickled weights are not read; convert them once by: "
+                raise AlbumGanError(f"The {part} of the backbone {shown(folder)} has no safetensors file: its download was cut off (run this again with a network), or its weights are pickled, which are not read; convert them once by: "
                                     f"python -c \"from album_gan.models.backbone import convert_backbone; convert_backbone('{name}', 'my-backbone')\" – or name a revision that has them (id@revision).")
             kwargs = dict(dtype=dtype, use_safetensors=True, variant=variant)
         try:
