@@ -39,7 +39,7 @@ docs: $(READY) ## the site, in _docs/
 test: $(READY) ## nbdev_test on the notebooks, then pytest; FLAGS="slow" runs the marked cells too
 	@status=0; \
 	$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)" || status=$$?; \
-	$(BIN)/python -m pytest tests </dev/null || status=$$?; \
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile </dev/null || status=$$?; \
 	exit $$status
 
 test-notebooks: $(READY) ## only the notebooks
@@ -53,7 +53,7 @@ docs: $(READY) ## the site, in _docs/
 	@$(BIN)/python tools/docs.py
 
 test: $(READY) ## only pytest
-	@$(BIN)/python -m pytest tests </dev/null
+	@$(BIN)/python -m pytest tests -n 2 --dist loadfile </dev/null
 
 lab: $(READY) ## the notebooks in JupyterLab
 	@$(BIN)/python -m jupyterlab nbs/index.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
