@@ -68,15 +68,16 @@ def test_shipped_weights_are_small_and_safe():
     files = [f for f in (ROOT/'album_gan'/'weights').rglob('*') if f.is_file()]
     assert sum(f.stat().st_size for f in files) <= 30e6
     assert {f.suffix for f in files} <= {'.safetensors', '.json', '.txt', '.py', '.pyc', '.md'}
-    for name in ('encoder', 'backbone'):
+    for name in ('encoder', 'backbone', 'backbone-sd', 'conditioner'):
         record = json.loads((ROOT/'album_gan'/'weights'/name/'training.json').read_text(encoding='utf-8'))
         assert record['seed'] >= 0 and record['data']
 
 
-def test_recorded_hash_is_that_of_the_backbone():
+@pytest.mark.parametrize('name', ('backbone', 'backbone-sd', 'conditioner'))
+def test_recorded_hash_is_that_of_the_weights(name):
     from album_gan.data.core import folder_sha256, package_weights
-    record = json.loads((package_weights('backbone')/'training.json').read_text(encoding='utf-8'))
-    assert record['sha256'] == folder_sha256(package_weights('backbone'), '**/*.safetensors')
+    record = json.loads((package_weights(name)/'training.json').read_text(encoding='utf-8'))
+    assert record['sha256'] == folder_sha256(package_weights(name), '**/*.safetensors')
 
 
 @pytest.fixture(scope='module')
