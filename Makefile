@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 FLAGS  ?=
 
-.PHONY: help setup demo results docs test test-notebooks test-pytest lab clean-runs readme export check hooks
+.PHONY: help setup demo results docs docs-check test test-notebooks test-pytest lab clean-runs readme export check hooks
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1@/' | awk -F@ '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ results: $(READY) ## the results table and figures: runs what is missing (about 
 docs: $(READY) ## the site, in _docs/
 	@$(BIN)/python tools/docs.py
 
+docs-check: $(READY) ## the site, then a walk through all of it in headless Chromium
+	@$(BIN)/python tools/docs.py --check
+
 test: $(READY) ## nbdev_test on the notebooks, then pytest; FLAGS="slow" runs the marked cells too
 	@status=0; \
 	$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)" || status=$$?; \
@@ -51,6 +54,9 @@ test-pyresults: $(READY) ## the results table and figures: runs what is missing 
 
 docs: $(READY) ## the site, in _docs/
 	@$(BIN)/python tools/docs.py
+
+docs-check: $(READY) ## the site, then a walk through all of it in headless Chromium
+	@$(BIN)/python tools/docs.py --check
 
 test: $(READY) ## only pytest
 	@$(BIN)/python -m pytest tests -n 2 --dist loadfile </dev/null

@@ -12,7 +12,7 @@ words = lambda key: cfg.get(key, '').split()  # requirements are written without
 
 STATUS = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
 LICENSES = {'apache2': 'Apache-2.0'}  # nbdev's name for it: SPDX's
-EXTRAS = ('notebooks', 'browser', 'studio', 'docs', 'hume', 'jukebox')
+EXTRAS = ('notebooks', 'collect', 'hume', 'studio', 'docs', 'jukebox')
 
 setup(
     name=cfg['lib_name'],
@@ -38,7 +38,7 @@ setup(
     install_requires=words('requirements'),
     extras_require={
         **{extra: words(f'{extra}_requirements') for extra in EXTRAS},
-        'dev': [r for extra in ('notebooks', 'browser', 'studio', 'docs') for r in words(f'{extra}_requirements')] + words('dev_requirements'),
+        'dev': [r for extra in EXTRAS[:-1] for r in words(f'{extra}_requirements')] + words('dev_requirements'),
     },
     entry_points={
         'console_scripts': words('console_scripts'),

@@ -54,6 +54,8 @@ def refresh(path: Path) -> bool:
         if directives.get('eval:', [''])[0].lower() == 'false': return True
         return bool(flags & directives.keys())
 
+    for cell in nb.cells:  # a cell that prints nothing now must not keep what it printed once
+        if not skip(cell): cell['outputs'] = []
     shell = CaptureShell(path)
     try:
         with working_directory(path.parent):
