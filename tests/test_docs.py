@@ -1,0 +1,214 @@
+"""The site is made of what is stored, leads nowhere wrong, and can be read without the network.
+
+A few notebooks and all pages that are written by hand are built and walked through; of the other notebooks the sources are made and looked
+at. The whole site: `python tools/docs.py --check`.
+"""
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT/'tools'))
+pytest.importorskip('sphinx', reason='the site needs the extra "docs": pip install "album_gan[docs]"')
+import docs  # noqa: E402  (tools, not packages)
+import docs_check  # noqa: E402
+import docs_inserts  # noqa: E402
+
+FEW = ('models/fusion', 'data/core', 'train')  # built here: formulas and definitions, one of the lightest, a verb with pictures
+chromium = pytest.mark.skipif(not docs_check.find_browser(), reason='no Chromium with chromedriver on this machine (Debian: apt install chromium chromium-driver)')
+
+
+@pytest.fixture(scope='module')
+def site():
+    return docs.make_site()
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    "A small site; a warning of Sphinx's would fail here."
+    folder = tmp_path_factory.mktemp('site')
+    assert docs.build(sources=folder/'sources', out=folder/'html', keep=lambda p: p.name in FEW) == 0
+    return folder/'html'
+
+
+# ---- the sources of all pages
+
+def test_every_notebook_has_its_page(site):
+    "Found by themselves, reachable from the sidebar, titled, and without a link that leads nowhere."
+    notebooks = {p for p in (ROOT/'nbs').rglob('*.ipynb') if not any(part[0] in '._' for part in p.relative_to(ROOT/'nbs').parts)}
+    assert {p.path for p in site.pages if p.path.suffix == '.ipynb'} == notebooks - {ROOT/'nbs'/'index.ipynb'}
+    assert not site.problems
+    trees = {n: re.findall(r'```\{toctree\}(.*?)```', d.decode(), re.DOTALL) for n, d in site.files.items() if n.endswith('.md')}
+    reached = {(Path(n).parent/line).as_posix() for n, blocks in trees.items() for b in blocks for line in b.split('\n') if line and line[0] != ':'}
+    assert {Path(n).with_suffix('').as_posix() for n in site.files if not n.startswith('files/')} - reached == {'index'}
+
+
+def test_every_picture_has_a_text_and_nothing_is_executed(site):
+    for name, data in site.files.items():
+        if not name.endswith('.ipynb'): continue
+        for cell in json.loads(data)['cells']:
+            pictures = [o for o in cell.get('outputs', []) if any(k.startswith('image/') for k in o.get('data', {}))]
+            if pictures: assert len(cell['metadata']['mystnb']['image']['alt']) > 20, name
+            assert '#|' not in cell['source'].split('\n')[0], name
+    assert "nb_execution_mode, nb_ipywidgets_js, nb_merge_streams = 'off'" in (ROOT/'docs'/'conf.py').read_text()
+
+
+def test_all_exported_definitions_are_in_the_api(site):
+    from album_gan import _modidx
+    listed = {(m[2], m[1]) for n, d in site.files.items() if n.startswith('api/') for m in re.finditer(r'^`+\{py:(?:function|class)\} (\w+).*\n:module: (\S+)$', d.decode(), re.MULTILINE)}
+    public = {(module, name.rsplit('.', 1)[-1]) for module, names in _modidx.d['syms'].items() for name in names
+              if name.count('.') == module.count('.') and name.rsplit('.', 1)[-1][0] != '_'}
+    present = {f'album_gan.{p.module}' for p in site.pages if p.path.suffix == '.ipynb' and p.module}
+    assert len(listed) > 200 and not {(m, n) for m, n in public if m in present and (ROOT/f"{m.replace('.', '/')}.py").is_file()} - listed
+
+
+def test_numbers_are_read(tmp_path, site):
+    "Pages hold no number of results/; what is not there yet is said to be missing, and what is there is what they show."
+    empty = docs.Site([], tmp_path)
+    for make in (docs_inserts.showcase, docs_inserts.scores, docs_inserts.figures, docs_inserts.runs, docs_inserts.benchmarks, docs_inserts.prices):
+        assert re.search(r'\b(no|not|No)\b', make(empty)), make.__name__
+    shown = docs_inserts.runs(site)
+    for folder, config, kept in docs_inserts.run_folders(site):
+        line = next(x for x in shown.split('\n') if f'`{folder.name}`' in x)
+        if kept['metrics'].get('music_true') is not None: assert f"{kept['metrics']['music_true']:.3f}" in line
+    (tmp_path/'benchmarks').mkdir()
+    (tmp_path/'benchmarks'/'speed.json').write_text('{"a": {"ours_s": 0.12345}, "n": [1, 2]}')
+    (tmp_path/'benchmarks'/'told.md').write_text('# Told\n\n0.777 s\n')
+    assert '| a · ours_s | 0.1235 |' in docs_inserts.benchmarks(empty) and '## Told\n\n0.777 s' in docs_inserts.benchmarks(empty)
+    (tmp_path/'results').mkdir()
+    (tmp_path/'results'/'table.md').write_text('# Results\n\n## Part\n\n| a |\n| --- |\n| 0.4321 |\n')
+    assert docs_inserts.scores(empty).strip().startswith('### Part') and '0.4321' in docs_inserts.scores(empty)
+    with pytest.raises(SystemExit, match='there are'): docs_inserts.make('nonsense', [], site)
+
+
+# ---- definitions, links and pictures
+
+SOURCE = '''@FUSIONS.register("x")
+def paint(prompt: str, # what to paint, "#1"
+          n: int = 4, # covers
+          *, seed=0, # of the noise
+         ) -> dict[str, int]: # by title
+    "Paint."
+    return {}
+'''
+
+
+def test_definition():
+    node = ast.parse(SOURCE).body[0]
+    told, back = docs.parameters(node, SOURCE)
+    assert [(p.name, p.annotation, p.default, p.help) for p in told] == [('prompt', 'str', None, 'what to paint, "#1"'), ('n', 'int', '4', 'covers'), ('seed', '', '0', 'of the noise')]
+    assert back == 'by title' and docs.outline(node, SOURCE.split('\n')) == SOURCE[:SOURCE.index('\n    "Paint')]
+    assert docs.signature(node) == 'paint(prompt: str, n: int=4, *, seed=0) -> dict[str, int]'
+    short = 'class A:\n    def name(self) -> str: return "a:b" # what it is called\n    def f(self, x: dict = {1: 2}): # twice\n        return x'
+    a, f = ast.parse(short).body[0].body
+    assert docs.parameters(a, short) == ([], 'what it is called') and docs.head(a, short.split('\n'))[0].strip() == 'def name(self) -> str:'
+    assert docs.head(f, short.split('\n'))[0].strip() == 'def f(self, x: dict = {1: 2}): # twice' and docs.signature(f) == 'f(x: dict={1: 2})'
+    assert docs.prose('a < b, `a < b`, $5 * 2') == r'a \< b, `a < b`, \$5 \* 2'
+
+
+def test_words_lead_to_pages(site):
+    at = ROOT/'nbs'/'train.ipynb'
+    assert site.words('[f](models/20_fusion.ipynb#none) and [l](../LICENSE)', at) == '[f](/models/fusion.ipynb#none) and [l](https://github.com/album-gan/album_gan/blob/main/LICENSE)'
+    assert site.words('`check_albums`, `x`, [`check_albums`](https://a.b)', at) == '[`check_albums`](#data.folder.check_albums), `x`, [`check_albums`](https://a.b)'
+    fenced = '```\n[a](nowhere) `check_albums`\n```'
+    assert site.words(fenced, at) == fenced.replace('```', '```text', 1) and site.words('`[a](nowhere)`', at) == '`[a](nowhere)`'
+    assert site.words(':::{.callout-tip}\n## T\nb\n:::', at) == ':::{admonition} T\n:class: tip\nb\n:::'
+    fresh = docs.Site(site.pages)
+    assert fresh.words('[a](nowhere.md)', at) == 'a' and 'nowhere.md' in fresh.problems[0]
+
+
+def test_alt():
+    assert docs.alt('#| fig-alt: "Two lines that cross"\nplot()', [], 'S', 'w') == 'Two lines that cross'
+    said = docs.alt('ax.set(title="Loss", xlabel="step"); fig.suptitle("Two runs")', [], 'Training', 'It falls:\n\nAnd `rises`:')
+    assert said.startswith('Figure in “Training”: ') and all(w in said for w in ('Two runs', 'Loss', 'horizontal axis: step', 'And rises')) and 'falls' not in said
+    assert docs.alt('plot()', [], 'Training', '') == 'Figure made by the code above, in “Training”.'
+
+
+def test_two_files_one_page(tmp_path):
+    for name in ('nbs/data/10_x.ipynb', 'nbs/data/20_x.ipynb'):
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path/name).write_text('{"cells": []}')
+    with pytest.raises(SystemExit, match='10_x.ipynb, nbs/data/20_x.ipynb'): docs.find_pages(tmp_path)
+
+
+def test_sources_are_touched_only_where_they_change(tmp_path):
+    docs.write_sources({'a.md': b'1', 'd/b.md': b'2'}, tmp_path)
+    before = (tmp_path/'a.md').stat().st_mtime_ns
+    docs.write_sources({'a.md': b'1', 'c.md': b'3'}, tmp_path)
+    assert (tmp_path/'a.md').stat().st_mtime_ns == before and sorted(p.name for p in tmp_path.rglob('*')) == ['a.md', 'c.md']
+
+
+# ---- the pages
+
+def test_pages(built):
+    "Titles, headings, links, anchors, pictures and their texts, nothing from elsewhere."
+    assert not docs_check.problems_in_files(built)
+    names = {'index', 'tutorial', 'your-music', 'real-weights', 'collecting', 'legal', 'scores', 'benchmarks', 'cards', 'settings', 'api/index', 'api/models', 'search', 'genindex', *FEW}
+    assert names <= {p.removesuffix('.html') for p in docs_check.read(built)}
+    fusion = (built/'models'/'fusion.html').read_text()
+    assert '<math' in fusion and 'MathJax' not in fusion and 'id="models-fusion-crossfusion-class"' in fusion.lower()
+
+
+FAULTS = {'<img src="gone.png" alt="x">': 'not there', '<img src="a.png">': 'has no text', '<script src="https://cdn.example.org/x.js"></script>': 'from elsewhere', '<a href="gone.html">x</a>': 'not there',
+          '<a href="#gone">x</a>': 'names a place', '<h3>x</h3>': 'level 3', '<h1>x</h1>': '2 first headings', '<a href="file:///x">x</a>': 'links to'}
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_the_check_of_files_finds(fault, tmp_path):
+    page = '<!doctype html><html lang="en"><title>T</title><body><h1>T</h1>{}</body></html>'
+    (tmp_path/'a.png').write_bytes(b'')
+    (tmp_path/'index.html').write_text(page.format(''))
+    assert docs_check.problems_in_files(tmp_path) == []
+    (tmp_path/'index.html').write_text(page.format(fault))
+    assert any(FAULTS[fault] in p for p in docs_check.problems_in_files(tmp_path))
+
+
+@chromium
+def test_walk(built):
+    "Every page of the small site in Chromium: no error in the console, no request leaves, pictures are painted, search finds."
+    found, hits = docs_check.problems_in_browser(built, ['index.html', 'tutorial.html', 'scores.html', 'models/fusion.html', 'train.html', 'api/models.html'])
+    assert not found and any(re.search('fusion', title, re.IGNORECASE) for title, _ in hits), hits
+    assert all(href.startswith('http://127.0.0.1:') for _, href in hits)
+
+
+@chromium
+def test_the_walk_finds(tmp_path):
+    "Planted: an error of a script, a picture that is none, a request to another host."
+    (tmp_path/'a.png').write_text('no picture')
+    (tmp_path/'bad.html').write_text('<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>T</title><img src="a.png" alt="a"><script>fetch("http://127.0.0.2:9/x").catch(() => 0); console.error("ouch")</script></html>')
+    with docs_check.served(tmp_path) as base, docs_check.chromium() as driver:
+        found = docs_check.look(driver, base, 'bad.html')
+    assert all(any(word in f for f in found) for word in ('a.png is not painted', 'ouch', 'asks for http://127.0.0.2:9/x')), found
+
+
+@chromium
+def test_phone(built):
+    "At a phone's width nothing makes a page scroll sideways, and the sidebar folds away."
+    with docs_check.served(built) as base, docs_check.chromium(500, 900) as driver:
+        driver.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=390, height=844, deviceScaleFactor=1, mobile=True))
+        for name in ('index', 'train', 'models/fusion', 'scores', 'collecting', 'api/models'):
+            driver.get(f'{base}/{name}.html')
+            assert driver.execute_script('return document.documentElement.scrollWidth') <= 391, name
+
+
+# ---- publishing
+
+def test_workflow_builds_what_is_checked_here():
+    import yaml
+    flow = yaml.safe_load((ROOT/'.github'/'workflows'/'docs.yml').read_text())
+    runs = [step.get('run', '') for step in flow['jobs']['build']['steps']]
+    assert 'python tools/docs.py --check' in runs and any('--requirements' in r for r in runs)
+    assert flow['jobs']['publish']['permissions'] == {'pages': 'write', 'id-token': 'write'} and flow['permissions'] == {'contents': 'read'}
+
+
+def test_requirements(capsys):
+    "What the workflow installs is all that the tools import, and is pinned."
+    assert docs.main(['--requirements']) == 0
+    names = {re.split(r'[<>=]', r)[0] for r in capsys.readouterr().out.split()}
+    assert {'sphinx', 'myst-nb', 'furo', 'pillow', 'selenium'} <= names
+    pins = {line.split('==')[0].lower().replace('_', '-') for line in (ROOT/'constraints.txt').read_text().split('\n')}
+    assert names <= pins
