@@ -313,7 +313,8 @@ def fill_genres(df: pd.DataFrame, # columns album_id, artist, genre; perhaps gen
     others = [c.removeprefix("genres_") for c in df.columns if str(c).startswith("genres_")]
     others = [s for s in GENRE_SOURCES if s in others] + sorted(set(others) - set(GENRE_SOURCES))
     ours = {"own", "album", "artist", *GENRE_SOURCES, *others}
-    done = (source != "") & ~source.isin(ours) & genre.isin([*rules.order, UNKNOWN]) # published with the rows
+    done = (source != "") & ~source.isin(ours) & genre.isin(rules.order) # published with the rows
+    source = source.where(done | source.isin(ours), "")
     main = lambda s: s.map({v: main_genre(v, rules) for v in s.unique()}).astype("str")
     spelled = ~done & (main(fine) == UNKNOWN) & (genre != UNKNOWN) & (genre != "") & (source == "")
     fine = fine.mask(spelled & (fine == ""), genre).mask(spelled & (fine != "") & (main(genre) != UNKNOWN), fine + ", " + genre)
