@@ -122,6 +122,7 @@ def itunes_artwork(url: str | None, # "…/100x100bb.jpg"
     "The address of the same picture in another size."
     return re.sub(r"/\d+x\d+(?:bb|cc|sr)?(?:-\d+)?\.(jpe?g|png|webp)$", rf"/{size}x{size}bb.\1", url) if url else None
 
+# %% ../../nbs/data/72_catalogs.ipynb #23490ad1
 @parser("itunes")
 def itunes_albums(answer: dict, # JSON of `/lookup?…&entity=song` or `/search?…&entity=album`
                  ) -> list[dict]: # albums; those of a lookup have songs
@@ -203,6 +204,7 @@ def normal(text: str, # an artist's or album's name
 SURE, DOUBTFUL = 90.0, 70.0 # from SURE on a match is taken, from DOUBTFUL on it is shown to a person
 _OTHER = re.compile(r"\b(live|remix(?:es|ed)?|karaoke|tribute|instrumentals?|acoustic|demos?|covers?|soundtrack|greatest hits|best of|unplugged|commentary|lullaby|8-?bit|in the style of)\b")
 
+def _first_name(credit): return normal(re.split(r",|;|/|×|&|\b(?:and|und|et|y|x|vs|with)\b", credit, maxsplit=1, flags=re.I)[0] or credit, title=False) # of "A & B", "A, B", "A x B"
 def _digits(code): return re.sub(r"\D", "", str(code or "")).lstrip("0")
 
 def match_score(wanted: dict, # artist and album, and where known upc
@@ -216,7 +218,7 @@ def match_score(wanted: dict, # artist and album, and where known upc
     various = {"various", "various artists", "va"}
     if who in various and whom in various: artist = 100.0
     elif not who: artist = 60.0 # nobody said who: at best doubtful
-    else: artist = max(fuzz.ratio(who, whom), fuzz.token_sort_ratio(who, whom), 0.95*fuzz.token_set_ratio(who, whom) if min(len(who), len(whom)) > 3 else 0)
+    else: artist = max(fuzz.ratio(who, whom), fuzz.token_sort_ratio(who, whom), 95.0 if _first_name(wanted["artist"]) == _first_name(found.get("artist", "")) else 0.0)
     words = lambda t: {w.rstrip("s") for w in _OTHER.findall(t.casefold())}
     other = words(wanted.get("album", "")) ^ words(found.get("title", "")) | (set(map(str.casefold, found.get("variants", []))) & {"live", "remix", "demo"} - words(wanted.get("album", "")))
     numbers = lambda t: re.findall(r"\d+|\b[ivx]+\b", t)
@@ -299,10 +301,10 @@ def find_musicbrainz(client, # a `data.http.Client`
                      cover: bool = True, # whether to ask the Cover Art Archive too
                     ) -> dict: # status, score, rule, album or candidates
     "Look an album up on MusicBrainz: genres, date, ids; and in the Cover Art Archive its front cover."
-    group = lambda i: musicbrainz_group(_ask(client, "musicbrainz", f"/ws/2/release-group/{i}", dict(inc="genres+tags+artist-credits+releases", fmt="json")))
+    group = lambda i: musicbrainz_group(_ask(client, "musicbrainz", f"/ws/2/release-group/{i}", dict(inc="genres tags artist-credits releases", fmt="json")))
     if wanted.get("musicbrainz_id"): result = _settled("id", group(wanted["musicbrainz_id"]))
     elif wanted.get("release_id"):
-        result = _settled("id", musicbrainz_release(_ask(client, "musicbrainz", f"/ws/2/release/{wanted['release_id']}", dict(inc="recordings+artist-credits+labels+release-groups+genres+isrcs", fmt="json"))))
+        result = _settled("id", musicbrainz_release(_ask(client, "musicbrainz", f"/ws/2/release/{wanted['release_id']}", dict(inc="recordings artist-credits labels release-groups genres isrcs", fmt="json"))))
     else:
         result = None
         if upc := str(wanted.get("upc") or ""):

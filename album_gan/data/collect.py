@@ -22,11 +22,12 @@ from .core import AlbumGanError, atomic_path, data_dir, fingerprint, shared_dir,
 from .downloads import download_audio, download_cover, sweep
 from .emotions import ask_hume, song_emotions
 from .folder import COLUMNS, UnusableFile, open_picture, write_albums
+from .folder import read_albums as read_folder
 from .http import Client
 from .ledger import Ledger
 from .lyrics import find_lyrics
 from .politeness import ServiceError
-from .recorded import Recorded, factor_row
+from .recorded import Recorded, factor_row, stand_in_id
 from .spotify import Spotify
 from .wikipedia import FIRST_LIST, page_path, page_titles, read_albums
 from .youtube import views_source
@@ -66,6 +67,7 @@ def album_key(artist: str, # as listed
     "An id for an album."
     return "a" + fingerprint([normal(artist, title=False), normal(album, title=False), year])
 
+# %% ../../nbs/data/85_collect.ipynb #0fb77a2c
 def song_key(album_id: str, # of its album
              song: str, # the title
             ) -> str: # "s" and 12 hexadecimal digits
@@ -100,7 +102,10 @@ def merge_album(wanted: dict, # a row of the list: album_id, artist, album, year
     "What all catalogs together say about an album."
     found = {s: results[s]["album"] for s in CATALOGS if (results.get(s) or {}).get("status") == "sure"}
     first = lambda key: next((a[key] for a in found.values() if a.get(key)), None)
-    song = choose_song(merge_songs(found))
+    songs = merge_songs(found)
+    if named := wanted.get("song"): # the list says which
+        song = dict(next((s for s in songs if normal(s["title"]) == normal(named)), dict(title=named, previews=[], ids={})), rule="named in the list")
+    else: song = choose_song(songs)
     genres = {"wikipedia": [g for g in (wanted.get("genre") or "").split(", ") if g], **{s: a["genres"] for s, a in found.items() if a.get("genres")}}
     best = next((genres[s] for s in GENRES if genres.get(s)), [])
     date = wanted.get("date") if len(wanted.get("date") or "") > 4 else first("date") or wanted.get("date")
@@ -149,7 +154,7 @@ class Collector:
         try: self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as e: raise AlbumGanError(f"The album folder {shown(folder)} cannot be made ({e.strerror}); choose another place.") from None
         self.ledger = Ledger(self.folder/"ledger.sqlite")
-        self.ledger.run("world", [("made from", None)], lambda _: {"world": self.world})
+        if self.ledger.result("world", "made from") is None: self.ledger.run("world", [("made from", None)], lambda _: {"world": self.world})
         if (made := self.ledger.result("world", "made from")) != {"world": self.world}:
             self.close()
             raise AlbumGanError(f"{shown(self.folder)} was made from {made['world']}; choose another folder for albums from {self.world}.")
@@ -193,24 +198,28 @@ class Collector:
         return self._run("wikipedia", [(t, t) for t in titles], work)
 
     def _listed(self) -> Iterator[dict]:
-        "Every row of every list, repeats included."
+        "Every row of every list that names an album, repeats included."
         if "wikipedia" in self.sources:
             for _, page in self.ledger.results("wikipedia"):
                 if page["year"] not in self.years: continue # asked for in an earlier run
-                for date, artist, album, genre in page["albums"]: yield dict(artist=artist, album=album, year=page["year"], date=date, genre=genre)
+                for date, artist, album, genre in (a for a in page["albums"] if a[2]): yield dict(artist=artist, album=album, year=page["year"], date=date, genre=genre)
         yield from self.wanted
+
+    def _key(self, w):
+        "The album's id; among recordings it is the id of the demo album that stands in for it."
+        i = album_key(w["artist"], w["album"], w.get("year"))
+        return stand_in_id(i) if self.recorded else i
 
     def wishes(self) -> Iterator[dict]:
         "The albums to look for: each once, with its id; with a limit, the same sample in every run."
-        def ids(): return (album_key(w["artist"], w["album"], w.get("year")) for w in self._listed())
         rank = lambda i: hashlib.sha256(i.encode()).digest() # a larger limit keeps the smaller one's albums
-        keep = set(heapq.nsmallest(self.limit, set(ids()), key=rank)) if self.limit else None
-        seen = set()
+        keep = set(heapq.nsmallest(self.limit, {self._key(w) for w in self._listed()}, key=rank)) if self.limit else None
+        seen, own = set(), {self._key(w): w for w in self.wanted} # an album may be on both lists
         for w in self._listed():
-            i = album_key(w["artist"], w["album"], w.get("year"))
+            i = self._key(w)
             if i in seen or (keep is not None and i not in keep): continue
             seen.add(i)
-            yield {**w, "album_id": i, **self.chosen.get(i, {})}
+            yield {**own.get(i, {}), **known(**w), "artist": w["artist"], "year": w.get("year"), "album_id": i, **self.chosen.get(i, {})}
 
     # --- catalogs ---
 
@@ -236,8 +245,8 @@ class Collector:
 
     def _gone(self, step):
         "Files that were deleted since are fetched again."
-        for unit, row in list(self.ledger.results(step)):
-            if not (self.folder/row["file"]).is_file(): self.ledger.forget(step, unit)
+        gone = [unit for unit, row in self.ledger.results(step) if not (self.folder/row["file"]).is_file()]
+        for unit in gone: self.ledger.forget(step, unit)
 
     def _fresh(self, service, url, song_id):
         "A preview's address that still works: Deezer's expire, and then the song is asked for again."
@@ -337,7 +346,7 @@ class Collector:
     def funnel(self) -> pd.DataFrame:
         "How many albums came through each step."
         n = dict.fromkeys(("listed", "different albums", "looked for", "sure in a catalog", "with a song", "with a preview", "with a cover", "with both"), 0)
-        keys = [album_key(w["artist"], w["album"], w.get("year")) for w in self._listed()]
+        keys = [self._key(w) for w in self._listed()]
         n["listed"], n["different albums"] = len(keys), len(set(keys))
         for a in self.albums():
             preview, cover = bool(a["song"] and self.ledger.result("previews", a["row"]["song_id"])), bool(self.ledger.result("covers", a["row"]["album_id"]))
@@ -360,7 +369,7 @@ class Collector:
         for name, extra in (("doubtful.csv", doubtful), ("failures.csv", errors)):
             with atomic_path(self.folder/name) as part: extra.to_csv(part, index=False)
         steps = self.ledger.summary()
-        return Collected(self.folder, table, self.funnel(), steps[steps["step"] != "world"].reset_index(drop=True), errors, doubtful, self.notes)
+        return Collected(self.folder, read_folder(self.folder), self.funnel(), steps[steps["step"] != "world"].reset_index(drop=True), errors, doubtful, self.notes)
 
     def _provenance(self, table):
         "Where every column comes from."
@@ -391,7 +400,10 @@ def collect(folder: str | Path = "", # the album folder; empty: under `data_dir(
            ) -> Collected:
     "Collect albums into a folder, or go on with one."
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0: raise AlbumGanError(f"The limit is {limit!r}; use a whole number, 0 for all albums.")
-    years, sources, recorded = parse_years(years), parse_sources(sources), Recorded(captures or None) if offline else None
+    parse_years(years), parse_sources(sources) # a mistake is said before anything is read
+    recorded = Recorded(captures or None) if offline else None
+    if recorded and sources in ("", "default"): sources = "default spotify" # on tape nobody asks for keys
+    years, sources = parse_years(years), parse_sources(sources)
     folder = Path(folder) if str(folder) else data_dir()/("collected-recorded" if offline else "collected")
     more = read_wanted(wanted) if wanted is not None and str(wanted) else []
     if recorded:
@@ -403,7 +415,7 @@ def collect(folder: str | Path = "", # the album folder; empty: under `data_dir(
         return collector.run()
 
 # %% ../../nbs/data/85_collect.ipynb #3790a3d3
-def read_wanted(table: str | Path | pd.DataFrame, # columns artist and album; year, upc, deezer_id, itunes_id, musicbrainz_id, release_id, spotify_id where known
+def read_wanted(table: str | Path | pd.DataFrame, # columns artist and album; year, song, upc, deezer_id, itunes_id, musicbrainz_id, release_id, spotify_id where known
                ) -> list[dict]: # albums to look for
     "A list of albums of your own."
     name = "The table of wanted albums" if isinstance(table, pd.DataFrame) else shown(table)

@@ -25,7 +25,7 @@ PLANE = { # valence, arousal: places of the words on the circumplex, set by hand
     "Contentment": (0.75, -0.35), "Relief": (0.55, -0.60), "Calmness": (0.40, -0.80), "Romance": (0.65, -0.05), "Nostalgia": (0.10, -0.40), "Contemplation": (-0.05, -0.65),
     "Anger": (-0.60, 0.80), "Fear": (-0.50, 0.60), "Distress": (-0.80, 0.45), "Anxiety": (-0.35, 0.40), "Sadness": (-0.80, -0.40), "Disappointment": (-0.65, -0.20), "Boredom": (-0.45, -0.70), "Tiredness": (-0.20, -0.90)}
 
-def valence_arousal(features: dict, # tempo (BPM), loudness (dBFS), brightness (spectral centroid, Hz), mode ("major" or "minor"); what is absent counts as average
+def valence_arousal(features: dict, # tempo (BPM), loudness (dBFS), brightness (spectral centroid, Hz), mode ("major" or "minor"), key_fit (-1..1); what is absent counts as average
                    ) -> tuple[float, float]: # both from -1 to 1
     "Where on the circumplex a song's features put it."
     squash = lambda x, middle, width: math.tanh((x - middle)/width)
@@ -33,6 +33,7 @@ def valence_arousal(features: dict, # tempo (BPM), loudness (dBFS), brightness (
     loud = squash(features["loudness"], -18.0, 7.0) if features.get("loudness") is not None else 0.0
     bright = squash(math.log2(features["brightness"]), math.log2(2000), 1.0) if features.get("brightness") else 0.0
     mode = {"major": 1.0, "minor": -1.0}.get(features.get("mode"), 0.0)
+    if features.get("key_fit") is not None: mode *= min(1.0, max(0.0, (features["key_fit"] - 0.3)/0.4)) # a key that hardly fits says little
     return 0.65*mode + 0.25*tempo + 0.1*bright, 0.4*loud + 0.35*tempo + 0.25*bright
 
 # %% ../../nbs/data/80_emotions.ipynb #eb24ebf4
@@ -90,17 +91,18 @@ def ask_hume(client, # a `data.http.Client`: its limiter and its manners
     except ImportError: raise AlbumGanError("Hume's package is not installed; run: pip install album_gan[hume], or leave hume out of the sources.") from None
     service = client.services["hume"]
     with client.turnstile.turn("hume", "hume", *service.rate, [client.max_wait]):
-        try: answer = ExpressionMeasurementClient(api_key=key.value, timeout=service.timeout).audio.measure(file=("song.wav", wav_16k(path), "audio/wav"))
+        try: answer = ExpressionMeasurementClient(api_key=key.value, timeout=service.timeout).audio.measure(file=("song.wav", _wav_16k(path), "audio/wav"))
         except ApiError as e:
             kind = {401: "refused", 403: "refused", 413: "too_large", 429: "limited"}.get(e.status_code, "server" if (e.status_code or 500) >= 500 else "bad_answer")
             raise ServiceError("hume", kind, f"said {e.status_code} ({getattr(e.body, 'code', None) or 'no code'})") from None
         except Exception as e: raise ServiceError("hume", "connection", f"could not be reached ({type(e).__name__})") from None
-    return dict(hume_emotions(json_of(answer), k), rule="hume")
+    return dict(hume_emotions(_plain_answer(answer), k), rule="hume")
 
 # %% ../../nbs/data/80_emotions.ipynb #4b05f46d
-def json_of(answer): return answer.dict() if hasattr(answer, "dict") else answer
+def _plain_answer(answer): return answer.dict() if hasattr(answer, "dict") else answer
 
-def wav_16k(path, seconds=30.0):
+# %% ../../nbs/data/80_emotions.ipynb #f7e526e6
+def _wav_16k(path, seconds=30.0):
     "The middle of a song as 16 kHz mono WAV, in memory."
     import soundfile, soxr
     from album_gan.data.sound import read_window

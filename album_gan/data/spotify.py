@@ -86,7 +86,7 @@ class Spotify:
         ask = lambda: self.client.get("spotify", f"/v1{path}", params=params, secret_headers=self._bearer(), expect="json").json()
         try: return ask()
         except ServiceError as e:
-            if e.kind != "refused" or "401" not in str(e): raise
+            if e.kind != "refused" or "said 401" not in str(e): raise
             self._until = 0.0
             return ask()
 

@@ -7,7 +7,7 @@ __all__ = ['ARGUMENTS', 'RESULTS', 'parse_views', 'initial_data', 'found_videos'
            'views_by_key', 'find_browser', 'Browser', 'views_by_browser', 'views_source']
 
 # %% ../../nbs/data/76_youtube.ipynb #52fdaba4
-import json, os, re, shutil, tempfile, threading, time
+import json, os, re, shutil, socket, tempfile, threading, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +114,7 @@ def api_views(answer: dict, # JSON of `/youtube/v3/videos?part=statistics,snippe
     return [known(id=v["id"], title=(v.get("snippet") or {}).get("title"), channel=(v.get("snippet") or {}).get("channelTitle"),
                   views=int(v["statistics"]["viewCount"]) if (v.get("statistics") or {}).get("viewCount") is not None else None) for v in answer["items"]]
 
+# %% ../../nbs/data/76_youtube.ipynb #0307f7d7
 def views_by_key(client, # a `data.http.Client`
                  key, # the `Secret` YOUTUBE_API_KEY, or None offline
                  wanted: dict, # artist, song; video_id where known
@@ -248,18 +249,25 @@ class Browser:
         self._closed.set()
         with self._lock: self._stop()
 
+    def _alive(self):
+        "Whether the browser listens; its driver would wait a minute to find out."
+        try: socket.create_connection(self._first.capabilities["goog:chromeOptions"]["debuggerAddress"].rsplit(":", 1), timeout=1).close()
+        except OSError: return False
+        return True
+
     def _replace(self, run, tab):
         "Another tab for one that crashed; another browser where that is not to be had."
         with self._lock:
             if self._closed.is_set(): raise AlbumGanError("The browser was closed; run the same command again.")
             if run == self._run: # nobody has started another browser meanwhile
                 try:
-                    try: tab.close()
-                    except Exception: pass # it is gone already
-                    self._free.put((run, self._tab())); self.replaced += 1
-                    return
-                except Exception: # no new tab: the browser is gone
-                    self._stop(); self._start(); self.restarts += 1
+                    if self._alive():
+                        try: tab.close()
+                        except Exception: pass # it is gone already
+                        self._free.put((run, self._tab())); self.replaced += 1
+                        return
+                except Exception: pass # no new tab is to be had
+                self._stop(); self._start(); self.restarts += 1
 
     def page(self,
              url: str, # what to open
@@ -272,6 +280,7 @@ class Browser:
             run, tab = self._take()
             try:
                 html = self._load(tab, url)
+            except ServiceError: self._free.put((run, tab)); raise
             except TimeoutException:
                 self._free.put((run, tab))
                 raise ServiceError("youtube", "timeout", f"did not show the page within {self.timeout:g} s", attempt) from None
@@ -298,7 +307,8 @@ class Browser:
     def _load(self, tab, url):
         tab.get(url)
         until = time.monotonic() + self.timeout
-        while not (html := tab.execute_script("return document.readyState === 'loading' || !document.body ? '' : document.documentElement.outerHTML")):
+        while not (html := tab.execute_script("return location.protocol === 'chrome-error:' ? null : document.readyState === 'loading' || !document.body ? '' : document.documentElement.outerHTML")):
+            if html is None: raise ServiceError("youtube", "connection", "could not be reached (the browser shows its error page)")
             if time.monotonic() > until or self._closed.wait(0.02):
                 from selenium.common.exceptions import TimeoutException
                 raise TimeoutException("no document")
