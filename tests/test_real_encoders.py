@@ -46,7 +46,7 @@ MAKE = {'encodec': (lambda: EncodecEncoder.untrained(num_filters=8), (1250, 128)
                                                text=dict(num_hidden_layers=1, hidden_size=32, intermediate_size=32, num_attention_heads=2)), (3, 512), 48000, 25.0),
         'jukebox': (lambda: JukeboxEncoder.untrained('5b', layers=3, prior_width=64, heads=2, width=8), (714, 64), 44100, 23.777),
         'jukebox-1b': (lambda: JukeboxEncoder.untrained('1b', layers=3, prior_width=64, heads=2, width=8), (535, 64), 44100, 17.833),
-        'musicnn': (lambda: MusicnnEncoder.load(), (8, 200), 16000, 25.0),
+        'musicnn': (lambda: MusicnnEncoder.load(), (8, 753), 16000, 25.0),
         'musicnn-mtt-vgg': (lambda: MusicnnEncoder.load(net='MTT_vgg'), (8, 256), 16000, 25.0),
         'mel': (lambda: load_encoder('mel'), (1, 256), 22050, 25.0)}
 

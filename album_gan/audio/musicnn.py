@@ -6,7 +6,7 @@
 __all__ = ['NETS', 'read_varint', 'read_block', 'read_message', 'read_checkpoint', 'musicnn_package', 'musicnn_tags',
            'batch_norm', 'MusicnnNet', 'VggNet', 'musicnn_state', 'MusicnnEncoder']
 
-# %% ../../nbs/audio/40_musicnn.ipynb #9fdd70d5
+# %% ../../nbs/audio/40_musicnn.ipynb #dc7ed310
 import ast, importlib.util, json, struct
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# %% ../../nbs/audio/40_musicnn.ipynb #3067646e
+# %% ../../nbs/audio/40_musicnn.ipynb #aa139734
 from .encoders import MusicEncoder
 from ..data.core import AlbumGanError, file_sha256, shown, write_json
 
-# %% ../../nbs/audio/40_musicnn.ipynb #c816348f
+# %% ../../nbs/audio/40_musicnn.ipynb #6ee29d33
 def read_varint(data: bytes, # where from
                 i: int, # position
                ) -> tuple[int, int]: # the number, and the position after it
@@ -31,7 +31,7 @@ def read_varint(data: bytes, # where from
         i, shift, more = i + 1, shift + 7, data[i] & 128
         if not more: return value, i
 
-# %% ../../nbs/audio/40_musicnn.ipynb #bfe15517
+# %% ../../nbs/audio/40_musicnn.ipynb #20805c64
 def read_block(data: bytes, # an index file
                offset: int, # where the block begins
                size: int, # bytes
@@ -48,7 +48,7 @@ def read_block(data: bytes, # an index file
         yield key, block[i + own:i + own + length]
         i += own + length
 
-# %% ../../nbs/audio/40_musicnn.ipynb #f87a8cfd
+# %% ../../nbs/audio/40_musicnn.ipynb #7950843f
 def read_message(data: bytes, # a serialised protocol buffer
                 ): # yields field numbers and values: int, or bytes
     "The fields of a protocol buffer."
@@ -62,7 +62,7 @@ def read_message(data: bytes, # a serialised protocol buffer
             value, i = data[i:i + size], i + size
         yield tag >> 3, value
 
-# %% ../../nbs/audio/40_musicnn.ipynb #cbf70a33
+# %% ../../nbs/audio/40_musicnn.ipynb #9ce73934
 def read_checkpoint(folder: str | Path, # with `.index` and `.data-00000-of-00001`
                    ) -> dict[str, np.ndarray]: # name -> float32 array
     "All float32 tensors of a TensorFlow 1 checkpoint."
@@ -88,10 +88,10 @@ def read_checkpoint(folder: str | Path, # with `.index` and `.data-00000-of-0000
     except (OSError, ValueError, IndexError, KeyError, struct.error) as e:
         raise AlbumGanError(f"The checkpoint in {shown(folder)} is damaged ({type(e).__name__}: {e}); install the weights again: pip install --force-reinstall --no-deps musicnn==0.1.0") from e
 
-# %% ../../nbs/audio/40_musicnn.ipynb #edc6f66a
+# %% ../../nbs/audio/40_musicnn.ipynb #4d8ee9fe
 NETS = ("MSD_musicnn", "MTT_musicnn", "MSD_vgg", "MTT_vgg")
 
-# %% ../../nbs/audio/40_musicnn.ipynb #d30e7ea5
+# %% ../../nbs/audio/40_musicnn.ipynb #42c34365
 def musicnn_package() -> Path: # the folder of the installed package
     "Where the package `musicnn` is; says how to get it when it is not there."
     spec = importlib.util.find_spec("musicnn")
@@ -100,14 +100,14 @@ def musicnn_package() -> Path: # the folder of the installed package
                             "without its dependencies, which are a TensorFlow and a numpy of 2019 and are not needed.")
     return Path(spec.submodule_search_locations[0])
 
-# %% ../../nbs/audio/40_musicnn.ipynb #fbb5be69
+# %% ../../nbs/audio/40_musicnn.ipynb #c9b052cb
 def musicnn_tags(net: str, # one of `NETS`
                 ) -> list[str]: # 50 names
     "The tags that a net knows, in the order of its outputs."
     for node in ast.parse((musicnn_package()/"configuration.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == f"{net[:3]}_LABELS": return ast.literal_eval(node.value)
 
-# %% ../../nbs/audio/40_musicnn.ipynb #8af5f805
+# %% ../../nbs/audio/40_musicnn.ipynb #47fb5079
 def batch_norm(width: int, # channels
               ) -> nn.BatchNorm1d:
     "TensorFlow's batch normalisation, over dimension 1 of any tensor that is flattened to [B, C, …]."
@@ -115,10 +115,10 @@ def batch_norm(width: int, # channels
 
 def _norm(layer, x): return layer(x.flatten(2) if x.ndim > 2 else x).reshape(x.shape)
 
-# %% ../../nbs/audio/40_musicnn.ipynb #ca248e0f
+# %% ../../nbs/audio/40_musicnn.ipynb #67ab71ff
 class MusicnnNet(nn.Module):
     "The net of Pons et al. with musically motivated filters."
-    width = 200
+    width = 753
     def __init__(self):
         super().__init__()
         kernels = [(7, 38, 204), (7, 67, 204), (128, 1, 51), (64, 1, 51), (32, 1, 51)] # frames, bands, filters
@@ -133,7 +133,7 @@ class MusicnnNet(nn.Module):
 
     def forward(self,
                 x: Tensor, # [B, 187, 96] log-mel
-               ) -> tuple[Tensor, Tensor]: # [B, 200], and logits of the tags [B, 50]
+               ) -> tuple[Tensor, Tensor]: # [B, 753], and logits of the tags [B, 50]
         "From three seconds to an embedding and tags."
         x = _norm(self.norms[0], x[:, None])
         front = torch.cat([self.layer(i, x).amax(3) for i in range(5)], 1).transpose(1, 2)[:, None] # [B, 1, 187, 561]
@@ -142,11 +142,11 @@ class MusicnnNet(nn.Module):
         b = along(6, a) + a
         c = along(7, b) + b
         h = torch.cat([front, a, b, c], 3)[:, 0] # [B, 187, 753]
-        h = _norm(self.norms[9], torch.stack([h.amax(1), h.mean(1)], 2).flatten(1))
-        h = _norm(self.norms[10], F.relu(self.dense(h)))
-        return h, self.tags(h)
+        mean = h.mean(1)
+        h = _norm(self.norms[9], torch.stack([h.amax(1), mean], 2).flatten(1))
+        return mean, self.tags(_norm(self.norms[10], F.relu(self.dense(h))))
 
-# %% ../../nbs/audio/40_musicnn.ipynb #4326aa07
+# %% ../../nbs/audio/40_musicnn.ipynb #e41bfe3a
 class VggNet(nn.Module):
     "Five layers of 3 x 3 convolutions."
     width = 256
@@ -166,7 +166,7 @@ class VggNet(nn.Module):
         x = x.permute(0, 2, 3, 1).flatten(1) # in TensorFlow channels are last
         return x, self.tags(x)
 
-# %% ../../nbs/audio/40_musicnn.ipynb #88984665
+# %% ../../nbs/audio/40_musicnn.ipynb #67b2c5da
 def musicnn_state(tensors: dict[str, np.ndarray], # from `read_checkpoint`
                   net: str, # one of `NETS`
                  ) -> dict[str, Tensor]: # for `load_state_dict`
@@ -184,7 +184,7 @@ def musicnn_state(tensors: dict[str, np.ndarray], # from `read_checkpoint`
         out[f"{ours}.weight"], out[f"{ours}.bias"] = tensors[f"{theirs}/kernel"].T, tensors[f"{theirs}/bias"]
     return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in out.items()}
 
-# %% ../../nbs/audio/40_musicnn.ipynb #4f14d2f3
+# %% ../../nbs/audio/40_musicnn.ipynb #64880f84
 class MusicnnEncoder(MusicEncoder):
     "Tagging nets trained on real songs. Their 3-second embeddings are the rows."
     sample_rate, frames = 16000, 187 # Hz; mel frames of 16 ms in a row
