@@ -40,7 +40,7 @@ def tables(draw):
                              audio='', cover='', **{k: extra[k] for k in sorted(keep)}), dtype=object)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tables())
 def test_clean_or_one_sentence(df):
     try: clean, changes = clean_albums(df)
@@ -61,7 +61,7 @@ def test_clean_or_one_sentence(df):
     assert pd.Series(clean.split.to_numpy()).groupby(artist_keys(clean).to_numpy()).nunique().le(1).all()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(df=tables())
 def test_csv_json_and_table_are_one(tmp_path, df):
     try: clean, _ = clean_albums(df)
@@ -179,6 +179,20 @@ def test_published_counts_come_back(tmp_path):
     assert done.table.split.value_counts().to_dict() == {'train': len(published[::2]), 'test': len(published[1::2])}
     assert set(published.album_name[published.album_name.str.fullmatch(r'\d+')]) <= set(done.table.album), 'numeric titles stay text'
     assert (read_published(SEED).emotion_status == 'undetermined').sum() == (published.top_emotions.str.startswith('Emotions unable')).sum()
+
+
+FIGURE_1 = {'Rock': 2086, 'Pop': 1309, 'Alternative': 358, 'Hip-Hop': 351, 'Electronic': 199, 'Country': 194, 'Folk': 152, 'R&B': 111, 'Jazz': 52, 'Blues': 27, 'Reggae': 24, 'Classical': 12, 'World': 8,
+            'Funk': 6, 'Gospel': 4, 'Musical': 3, 'Ambient': 2, 'Metal': 1} # the reference's own figure
+
+
+def test_figure_1_of_the_reference(tmp_path):
+    "All 4,899 rows, made up but for their labels, with doubles among them and fine genres that say otherwise: the 18 counts come back."
+    label = np.repeat(list(FIGURE_1), list(FIGURE_1.values()))
+    n = np.random.default_rng(0).permutation(len(label))
+    pd.DataFrame(dict(album_id=[f'a{i}' for i in n], album_name=[['1984', 'One', 'One (Deluxe Edition)'][i % 3] for i in n], artist=[f'Artist {i % 300}' for i in n], song_id=[f's{i}' for i in n], song_name='Same',
+                      genres=[['pop, rock, dance pop', '', 'polka'][i % 3] for i in n], singular_genre=label[n], top_emotions='')).to_csv(tmp_path/'all.csv', index=False)
+    done = clean_folder(folder_from_published(tmp_path/'all.csv', tmp_path/'raw'), tmp_path/'clean', media='none')
+    assert sum(FIGURE_1.values()) == 4899 and genre_counts(done.table).to_dict() == FIGURE_1
 
 
 def test_card(raw, tmp_path):

@@ -66,12 +66,14 @@ def dataset_card(folder: str | Path, # an album folder
     table = lambda head, rows: "\n".join(["| " + " | ".join(map(cell, r)) + " |" for r in (head, ["---"]*len(head), *rows)])
     percent = lambda n: f"{100*n/max(1, s['rows']):.1f} %"
     fields = said.get("fields", {})
+    origin = lambda f: (f.get("source", said.get("source", "–")) + (f"; {f['rule']}" if f.get("rule") else ""), f.get("licence", said.get("licence", "–")))
+    special = [[c, *origin(fields[c])] for c in df.columns if c in fields and origin(fields[c]) != origin({})] # whose story is another than the folder's
     parts = [f"---\n{card_head(df, said, name)}\n---\n\n# {name}"]
-    if said.get("synthetic"): parts.append("**Synthetic: music, covers, titles and artists were made by a program. They say nothing about real albums.**")
+    if said.get("synthetic"): parts.append("**Synthetic: at least music and covers were made by a program. Numbers from them say nothing about real albums.**")
     parts.append(f"{s['rows']:,} songs of {s['albums']:,} albums by {s['artists']:,} artists" + (f", {s['years'][0]}–{s['years'][1]}" if s["years"] else "") +
                  f"; {s['with_audio']:,} with sound, {s['with_cover']:,} with a cover.")
     parts.append("## Where it comes from\n\n" + f"{said.get('source', 'not recorded')}. Licence: {said.get('licence', 'not recorded')}. Time: {said.get('time', 'not recorded')}.\n\n" +
-                 table(["field", "source", "licence"], [[c, (f := fields.get(c, {})).get("source", "–") + (f"; {f['rule']}" if f.get("rule") else ""), f.get("licence", "–")] for c in df.columns]))
+                 (table(["field", "source", "licence"], special) + "\n\nAll other fields: as above." if special else "This holds for all fields."))
     parts.append("## What is in it\n\n`albums.csv` and `albums.json` hold the same rows; sound lies in `audio/`, covers in `covers/`, named by ids.\n\n" +
                  table(["genre", "rows", "share"], [[g, f"{n:,}", percent(n)] for g, n in s["genres"].items()]))
     gaps = [[what, f"{s['missing'][c]:,}", percent(s["missing"][c])] for c, what in _WHY.items() if s["missing"].get(c)]

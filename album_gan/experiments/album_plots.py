@@ -8,6 +8,7 @@ __all__ = ['STATUSES', 'SHOWN', 'open_clean', 'genre_overview', 'genres_by_year'
            'artist_concentration', 'leakage_bars']
 
 # %% ../../nbs/experiments/45_album_plots.ipynb #1f7d028c
+import warnings
 from pathlib import Path
 
 import matplotlib as mpl
@@ -55,6 +56,14 @@ def _top(df, most=12):
 
 def _listed(pairs): return ", ".join(f"{a} {b}" for a, b in pairs)
 
+# %% ../../nbs/experiments/45_album_plots.ipynb #7a4ebfae
+def _boxes(rows, x, order, ax, most=800):
+    "A box a genre, a dot a row (a sample of them where there are many)."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning) # seaborn 0.13 speaks to matplotlib in its old words
+        sns.boxplot(rows, x=x, y="genre", order=order, ax=ax, color="#dddddd", width=.6, fliersize=0, linewidth=1)
+    sns.stripplot(rows.sample(min(len(rows), most), random_state=0), x=x, y="genre", order=order, ax=ax, color=OKABE_ITO[0], size=3.5, alpha=.6, jitter=.2)
+
 # %% ../../nbs/experiments/45_album_plots.ipynb #8d56c179
 def genre_overview(counts: pd.Series, # rows per genre, as `genre_counts` gives them
                    title: str = "Genres", # above the figure
@@ -65,7 +74,7 @@ def genre_overview(counts: pd.Series, # rows per genre, as `genre_counts` gives 
     with style():
         fig, axes = _figure(2, width=5.0, height=max(3.4, 0.27*len(counts) + 1.2), gridspec_kw=dict(width_ratios=[1, 1.15]))
         pie, bars = axes[0]
-        colours = [OKABE_ITO[i % 7] for i in range(len(counts))]; hatches = [("", "///", "...")[i//7 % 3] for i in range(len(counts))]
+        colours = ["#bbbbbb" if g == UNKNOWN else OKABE_ITO[i % 7] for i, g in enumerate(names)]; hatches = [("", "///", "...")[i//7 % 3] for i in range(len(counts))]
         shares = counts/total
         wedges, _ = pie.pie(counts, colors=colours, hatch=hatches, startangle=90, counterclock=False, wedgeprops=dict(edgecolor="white", linewidth=.8))
         for w, name, share in zip(wedges, names, shares):
@@ -97,9 +106,9 @@ def genres_by_year(df: pd.DataFrame, # an album table
     grid = pd.crosstab(rows.genre, (rows.year//step*step).astype(int)).reindex(index=top, columns=periods, fill_value=0)
     with style():
         fig, axes = _figure(width=max(5, 0.55*len(periods) + 2.2), height=max(2.6, 0.32*len(top) + 1.5))
-        sns.heatmap(grid, ax=axes[0, 0], cmap="Greys", annot=grid.map(lambda n: n or "").astype(str), fmt="", cbar=False, linewidths=.6, linecolor="white", annot_kws=dict(fontsize=8))
+        sns.heatmap(grid, ax=axes[0, 0], cmap="Greys", vmin=0, annot=grid.map(lambda n: n or "").astype(str), fmt="", cbar=False, linewidths=.6, linecolor="white", annot_kws=dict(fontsize=8))
         axes[0, 0].set_xticks(np.arange(len(periods)) + .5, [label(p) for p in periods], rotation=45, ha="right", rotation_mode="anchor")
-        axes[0, 0].tick_params(length=0); axes[0, 0].grid(False)
+        axes[0, 0].tick_params(axis="y", rotation=0); axes[0, 0].tick_params(length=0); axes[0, 0].grid(False)
         axes[0, 0].set(title=f"{title}: rows (N = {len(rows):,})", xlabel="year of release", ylabel="")
     busiest = grid.sum().idxmax()
     return _told(fig, f"{title}: a map of {len(top)} genres by {len(periods)} periods from {low} to {high}; most rows ({grid.sum().max():,}) are from {label(busiest)}.")
@@ -123,8 +132,7 @@ def popularity_distribution(df: pd.DataFrame, # an album table with a column pop
         a.text(median, 1.0, " median", transform=a.get_xaxis_transform(), va="bottom", ha="center", fontsize=8.5)
         a.set(xlabel=unit, ylabel="rows")
         if len(known):
-            sns.boxplot(known, x="value", y="genre", order=top, ax=b, color="#dddddd", width=.6, fliersize=0, linewidth=1)
-            sns.stripplot(known.sample(min(len(known), 600), random_state=0), x="value", y="genre", order=top, ax=b, color=OKABE_ITO[0], size=2.5, alpha=.6)
+            _boxes(known, "value", top, b)
             b.grid(axis="y", visible=False)
         b.set(xlabel=unit, ylabel="")
         for ax in (a, b) if log else (): ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True)); ax.xaxis.set_major_formatter(lambda v, _: f"{10**v:,.0f}" if v < 3 else f"{10**(v - 3):,.0f}k" if v < 6 else f"{10**(v - 6):,.0f}M")
@@ -159,7 +167,7 @@ def emotions_by_genre(df: pd.DataFrame, # an album table with the columns emotio
         a.set_yticks(range(len(top)), top); a.invert_yaxis(); a.grid(axis="y", visible=False); a.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
         a.legend(loc="upper center", bbox_to_anchor=(.45, -.12), ncols=2, fontsize=8.5); a.set(title="Status", xlabel="share of rows", xlim=(0, 1))
         if names: sns.heatmap(100*grid, ax=b, cmap="Greys", annot=True, fmt=".0f", annot_kws=dict(fontsize=7.5), cbar=False, linewidths=.6, linecolor="white", yticklabels=[f"{g} ({n:,})" for g, n in having.items()])
-        b.set_xticks(np.arange(len(names)) + .5, names, rotation=45, ha="right", rotation_mode="anchor"); b.tick_params(length=0); b.grid(False)
+        b.set_xticks(np.arange(len(names)) + .5, names, rotation=45, ha="right", rotation_mode="anchor"); b.tick_params(axis="y", rotation=0); b.tick_params(length=0); b.grid(False)
         b.set(title="Share of the songs with emotions that have this one, %", xlabel="", ylabel="")
         fig.suptitle(f"{title} (N = {len(rows):,})")
     done = int((status == "ok").sum())
@@ -241,8 +249,7 @@ def features_by_genre(df: pd.DataFrame, # an album table
     with style():
         fig, axes = _figure(len(FEATURES), width=3.7, height=max(2.6, 0.34*len(top) + 1.5), sharey=True)
         for ax, (name, unit) in zip(axes[0], FEATURES.items()):
-            sns.boxplot(rows, x=name, y="genre", order=top, ax=ax, color="#dddddd", width=.6, fliersize=0, linewidth=1)
-            sns.stripplot(rows.sample(min(len(rows), 800), random_state=0), x=name, y="genre", order=top, ax=ax, color=OKABE_ITO[0], size=3.5, alpha=.6, jitter=.2)
+            _boxes(rows, name, top, ax)
             ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5)); ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
             ax.set(xlabel=f"{name} ({unit})", ylabel=""); ax.grid(axis="y", visible=False); ax.grid(axis="x", visible=True)
         axes[0, 0].set_yticks(range(len(top)), [f"{g} ({n[g]})" for g in top])
@@ -268,7 +275,7 @@ def missingness(df: pd.DataFrame, # an album table
     with style():
         fig, axes = _figure(width=max(5, 0.62*len(columns) + 2), height=max(2.4, 0.3*len(grid) + 1.5)); ax = axes[0, 0]
         sns.heatmap(100*grid, ax=ax, cmap="Greys", vmin=0, vmax=100, annot=True, fmt=".0f", annot_kws=dict(fontsize=8), cbar=False, linewidths=.6, linecolor="white")
-        ax.axhline(len(grid) - 1, color="black", lw=1.5); ax.grid(False); ax.tick_params(length=0)
+        ax.axhline(len(grid) - 1, color="black", lw=1.5); ax.grid(False); ax.tick_params(axis="y", rotation=0); ax.tick_params(length=0)
         ax.set_xticks(np.arange(len(columns)) + .5, [c.replace("_", " ") for c in columns], rotation=45, ha="right", rotation_mode="anchor")
         ax.set(title=f"{title}: share of rows, %", xlabel="", ylabel="")
     worst = [(c, f"{100*v:.0f} %") for c, v in lacking.mean().sort_values(ascending=False).items() if v > 0]
@@ -309,7 +316,7 @@ def leakage_bars(report: pd.DataFrame, # as `leakage_report` gives it
         fig, axes = _figure(width=6.6, height=0.36*len(report) + 1.3); ax = axes[0, 0]
         ax.barh(range(len(report)), report["share"], color=OKABE_ITO[3], hatch="///", edgecolor="white")
         for i, r in enumerate(report.itertuples()):
-            ax.text(r.share + .012, i, f"{r.test_rows:,} rows ({100*r.share:.1f} %)" if r.compared else "nothing to compare", va="center", fontsize=9)
+            ax.text(r.share + .012, i, f"{r.test_rows:,} row{'s' * (r.test_rows != 1)} ({100*r.share:.1f} %)" if r.compared else "nothing to compare", va="center", fontsize=9)
         ax.set_yticks(range(len(report)), report.index); ax.invert_yaxis(); ax.grid(axis="y", visible=False); ax.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
         ax.set(xlim=(0, 1), title=title, xlabel="share of the held-out rows")
     found = [(k, f"{r.test_rows:,} rows ({100*r['share']:.1f} %)") for k, r in report.iterrows() if r.test_rows]
