@@ -40,7 +40,7 @@ def tables(draw):
                              audio='', cover='', **{k: extra[k] for k in sorted(keep)}), dtype=object)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tables())
 def test_clean_or_one_sentence(df):
     try: clean, changes = clean_albums(df)
@@ -61,7 +61,7 @@ def test_clean_or_one_sentence(df):
     assert pd.Series(clean.split.to_numpy()).groupby(artist_keys(clean).to_numpy()).nunique().le(1).all()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(df=tables())
 def test_csv_json_and_table_are_one(tmp_path, df):
     try: clean, _ = clean_albums(df)

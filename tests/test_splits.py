@@ -17,7 +17,7 @@ def table(rows, start=0):
 
 
 @given(ROWS, ROWS, st.floats(0, 1), st.integers(0, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_disjoint_and_stable(rows, more, share, seed):
     df = table(rows)
     split = stratified_split(df, share, seed)
