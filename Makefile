@@ -42,24 +42,14 @@ docs-check: $(READY) ## the site, then a walk through all of it in headless Chro
 test: $(READY) ## nbdev_test on the notebooks, then pytest; FLAGS="slow" runs the marked cells too
 	@status=0; \
 	$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)" || status=$$?; \
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile </dev/null || status=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests </dev/null || status=$$?; \
 	exit $$status
 
 test-notebooks: $(READY) ## only the notebooks
 	@$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)"
 
-test-pyresults: $(READY) ## the results table and figures: runs what is missing (about 45 minutes on two idle cores; QUICK=True: a look in minutes)
-	@mkdir -p results/notebooks
-	@$(BIN)/python -m papermill nbs/results.ipynb results/notebooks/results.ipynb --no-progress-bar -p quick $(or $(QUICK),False)
-
-docs: $(READY) ## the site, in _docs/
-	@$(BIN)/python tools/docs.py
-
-docs-check: $(READY) ## the site, then a walk through all of it in headless Chromium
-	@$(BIN)/python tools/docs.py --check
-
-test: $(READY) ## only pytest
-	@$(BIN)/python -m pytest tests -n 2 --dist loadfile </dev/null
+test-pytest: $(READY) ## only pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests </dev/null
 
 lab: $(READY) ## the notebooks in JupyterLab
 	@$(BIN)/python -m jupyterlab nbs/index.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
