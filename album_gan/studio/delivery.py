@@ -45,7 +45,7 @@ def sharpened(lab: np.ndarray, # [H, W, 3] OKLab
 # %% ../../nbs/studio/20_delivery.ipynb #5b0d6e9d
 def flat_colours(lab: np.ndarray, # [H, W, 3] OKLab
                  colours: int = 8, # at most
-                 apart: float = 0.05, # colours closer than this in OKLab are one
+                 apart: float = 0.065, # colours closer than this in OKLab are one
                  seed: int = 0, # of the search
                 ) -> tuple[np.ndarray, np.ndarray]: # [K, 3] OKLab; [H, W] which of them
     "The colours that a picture is made of: k-means over its even places, edges counting less."
@@ -107,7 +107,7 @@ def poster(art: Image.Image, # RGB, square
 def halftone(art: Image.Image, # RGB, square
              size: int = 3000, # pixels a side
              seed: int = 0, # of the search for colours
-             lines: int = 84, # rows of dots
+             lines: int = 72, # rows of dots
             ) -> tuple[Image.Image, str]: # the picture, and what was done
     "Flat colours, lifted, under a screen of dots whose size is the picture's darkness, like a comic."
     flat = shapes(art, size, 6, seed)
@@ -121,7 +121,7 @@ def halftone(art: Image.Image, # RGB, square
         yy, xx = np.mgrid[y:y + h, :size].astype(np.float32)
         u, v = (xx*np.cos(turn) + yy*np.sin(turn))/pitch, (yy*np.cos(turn) - xx*np.sin(turn))/pitch
         away = np.hypot(u - np.round(u), v - np.round(v))
-        radius = 0.62*np.sqrt(1 - light[y:y + h])*(light[y:y + h] < 0.97)
+        radius = 0.62*np.sqrt(1 - light[y:y + h])*(light[y:y + h] < 0.97)*0.86
         dot = np.clip((radius - away)*pitch/1.5 + 0.5, 0, 1)[..., None]*0.82
         lifted = flat[y:y + h]*0.8 + 0.2
         flat[y:y + h] = lifted*(1 - dot) + ink*dot

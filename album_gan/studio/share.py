@@ -6,12 +6,11 @@
 __all__ = ['model_card', 'export_model', 'push_model']
 
 # %% ../../nbs/studio/45_share.ipynb #b2737035
-import json, os
+import json, os, shutil
 from pathlib import Path
 
 # %% ../../nbs/studio/45_share.ipynb #da3598c1
 from ..data.core import AlbumGanError, atomic_path, project_root, shown, write_json
-from ..models.conditioner import MusicConditioner
 from .generate import _about_model, _find_index, _json, find_model
 from .report import CoverIndex
 
@@ -76,7 +75,9 @@ def export_model(run: str | Path, # as for `find_model`: a run folder or its nam
     about = _about_model(folder)
     index = index or _find_index(folder, about)[0]
     result = _result_of(folder)
-    MusicConditioner.from_pretrained(folder, local_files_only=True, use_safetensors=True).save_pretrained(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for f in [folder/"config.json", *folder.glob("diffusion_pytorch_model*")]: # as they are, so that the model keeps its hash
+        with atomic_path(out/f.name) as part: shutil.copyfile(f, part)
     keep = {k: v for k, v in (result.get("metrics") or {}).items() if k in ("n", "fid", "fid_floor", "kid", "features", "factors")}
     write_json(out/"training.json", {**about, "run": about["run"] or called, "metrics": keep, "synthetic": bool(result.get("synthetic") or about["data"].get("synthetic"))})
     if index: index.save(out/"covers.safetensors")
