@@ -24,7 +24,7 @@ def main(name: str) -> int:
     write_json(OUT/'training.json', dict(
         made_by=f'nbs/train.ipynb, run {name}', albums=about['albums'], run=name, train=about['train'], painting=about['painting'], data=about['data'],
         seed=about['train']['seed'], metrics=f'results/runs/{name}/metrics.json', synthetic=metrics['synthetic'], torch=torch.__version__,
-        sha256=folder_sha256(OUT, '**/*.safetensors')))
+        sha256=folder_sha256(OUT, '**/*model*.safetensors')))
     print(f"{sum(f.stat().st_size for f in OUT.iterdir())/1e3:.0f} kB in {OUT.relative_to(ROOT)}")
     return 0
 
