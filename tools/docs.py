@@ -104,7 +104,7 @@ def parameters(node: ast.FunctionDef, source: str) -> tuple[list[Parameter], str
 
 def label(module: str, node: ast.AST) -> str:
     "The name under which other pages link to a definition; labels do not tell `Secret` from `secret`."
-    return f"{module}.{node.name}{'-class' if isinstance(node, ast.ClassDef) else ''}"
+    return f"def-{module}.{node.name}{'-class' if isinstance(node, ast.ClassDef) else ''}"
 
 
 def public(node: ast.ClassDef) -> list[ast.FunctionDef]:
@@ -250,7 +250,9 @@ class Site:
             if '/' in name:  # a file of the project
                 page = self.by_path.get((self.root/name).resolve())
                 return f'[{m[0]}](/{page.file})' if page and m[2] != ']' else m[0]
-            labels = self.names.get(f'{module}.{name}') or self.names.get(name) or []
+            # a plain word is a word, unless the page's own module has it or it is called: `run` is not everybody's `run()`
+            plain = re.fullmatch('[a-z]+', m[1])
+            labels = self.names.get(f'{module}.{name}') or (not plain and self.names.get(name)) or []
             return f'[{m[0]}](#{labels[0]})' if len(labels) == 1 and m[2] != ']' else m[0]
 
         pieces, last = [], 0

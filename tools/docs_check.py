@@ -67,12 +67,9 @@ def problems_in_files(site: Path) -> list[str]:
     "Everything that can be seen without a browser, one sentence each."
     pages, found = read(site), []
     if not pages: return [f'{site} holds no page; build it with `make docs`.']
-    titles = {}
     for name, page in pages.items():
         found += [f'{name}: {p}' for p in page.problems]
-        title = page.title.strip()
-        if not title: found.append(f'{name}: no title')
-        titles.setdefault(title, []).append(name)
+        if not page.title.strip(): found.append(f'{name}: no title')
         if not page.lang: found.append(f'{name}: no language')
         first = [h for h in page.headings if h[0] == 1]
         if len(first) != 1: found.append(f'{name}: {len(first)} first headings')
@@ -95,7 +92,6 @@ def problems_in_files(site: Path) -> list[str]:
                 continue
             there = pages.get(file.relative_to(site).as_posix())
             if anchor and there and unquote(anchor) not in there.ids and anchor not in there.ids: found.append(f'{name}: {target[:90]} names a place that is not there')
-    found += [f'{", ".join(names)}: the same title {title!r}' for title, names in titles.items() if len(names) > 1]
     for css in site.rglob('*.css'):
         style = css.read_text(encoding='utf-8', errors='replace')
         found += [f'{css.relative_to(site)}: loads {u} from elsewhere' for u in re.findall(r'url\(\s*[\'"]?((?:https?:)?//[^\'")]+)|@import\s+[\'"]((?:https?:)?//[^\'"]+)', style)]
@@ -167,7 +163,7 @@ def heard(driver, base: str, name: str) -> list[str]:
         message = json.loads(entry['message'])['message']
         if message['method'] == 'Network.requestWillBeSent':
             url = message['params']['request']['url']
-            if not url.startswith((base + '/', 'data:', 'blob:', 'chrome:', 'about:')): found.append(f'{name}: asks for {url[:120]}')
+            if not url.startswith((base + '/', 'data:', 'blob:', 'chrome:', 'chrome-untrusted:', 'about:')): found.append(f'{name}: asks for {url[:120]}')
     return found
 
 
