@@ -43,10 +43,10 @@ def main():
             album = demo_album(5000 + k)
             write_sound(Path(folder)/"s.flac", render_song(album.music, album.song_seed, 25.0, 22050), 22050)
             song = studio.listen(Path(folder)/"s.flac", album.title, album.artist, album.sleeve.genre, report=False)
-            arts += [c for c in studio.generate(song, n=20, seed=100*k, steps=15, music_off=False).candidates]
+            arts += [c for c in studio.generate(song, n=20, seed=100*k, steps=10, music_off=False).candidates]
     for i, c in enumerate(arts):
         layout, style, title = ["auto", *LAYOUTS][i % (len(LAYOUTS) + 1)], list(STYLES)[(i//3) % len(STYLES)], TITLES[i % len(TITLES)]
-        done = set_type(enlarge(c.art, style, 600)[0], title, "The Hollow Tides", layout)
+        done = set_type(enlarge(c.art, style, 480)[0], title, "The Hollow Tides", layout)
         seen.append(dict(layout=done.layout, style=style, title=title, contrast=round(done.contrast, 2), nearest=c.nearest.similarity, copied=c.nearest.copied))
     contrast = np.array([s["contrast"] for s in seen])
     out = dict(model=studio.name, model_hash=studio.model_hash, cpu=platform.processor() or platform.machine(), load_seconds=round(loaded, 1), size=size, songs=rows, contrast=dict(covers=len(seen), needed=NEEDED, least=float(contrast.min()), median=float(np.median(contrast)), below=int((contrast < NEEDED).sum())),

@@ -203,8 +203,8 @@ def _corner(top, align):
 
 _layout("corner", "bold, in the calmest corner", tuple(_corner(t, "start") for t in (False, True)))
 _layout("tower", "capitals across the whole width", tuple((
-    Place((0.06, 0.62, 0.94, 0.94), (Piece("title", "condensed", 0.2, 3, True, 0.0, 1.2),), "centre", "bottom"), Place((0.06, 0.055, 0.94, 0.12), (_SMALL_CAPS,), "centre", "top")) if low else (
-    Place((0.06, 0.06, 0.94, 0.38), (Piece("title", "condensed", 0.2, 3, True, 0.0, 1.2),), "centre", "top"), Place((0.06, 0.88, 0.94, 0.945), (_SMALL_CAPS,), "centre", "bottom")) for low in (True, False)))
+    Place((0.06, 0.62, 0.94, 0.94), (Piece("title", "condensed", 0.2, 3, True, 0.0, 1.36),), "centre", "bottom"), Place((0.06, 0.055, 0.94, 0.12), (_SMALL_CAPS,), "centre", "top")) if low else (
+    Place((0.06, 0.06, 0.94, 0.38), (Piece("title", "condensed", 0.2, 3, True, 0.0, 1.36),), "centre", "top"), Place((0.06, 0.88, 0.94, 0.945), (_SMALL_CAPS,), "centre", "bottom")) for low in (True, False)))
 _layout("classic", "a serif in the middle, with a thin rule", tuple((Place(box, (Piece("title", "serif", 0.078, 3, False, 0.0, 1.5), _SMALL_CAPS), "centre", v, 0.045, True),)
     for box, v in (((0.1, 0.075, 0.9, 0.34), "top"), ((0.1, 0.66, 0.9, 0.925), "bottom"))))
 _layout("band", "on a band of the picture's own colour", tuple((Place(box, (Piece("title", "grotesk", 0.06, 4, False, -0.01, 1.4), _ARTIST), "start", "middle", 0.026),)
@@ -234,8 +234,8 @@ def suggest_layout(art: Image.Image, # the picture
     lab, title = _lab(art), clean_line(title)
     n, capitals = len(clusters(title)), not is_joined(title) and not any(_WIDE(c) for c in title)
     calm = {name: min(np.mean([busyness(lab, p.box) for p in places]) for places in LAYOUTS[name].alternatives) for name in ("corner", "tower", "classic")}
-    cost = {"corner": calm["corner"] + (0.12 if n > 40 else 0), "tower": calm["tower"] + (0.0 if n <= 18 and capitals else 0.3), "classic": calm["classic"] + (0.06 if n > 32 else 0.0),
-            "band": 0.30 + (0.1 if n > 60 else 0), "frame": 0.36 - (0.1 if n > 44 else 0)}
+    cost = {"corner": calm["corner"] + (0.12 if n > 40 else 0), "tower": calm["tower"] + (0.1 if n <= 18 and capitals else 0.4), "classic": calm["classic"] + (0.06 if n > 32 else 0.0),
+            "band": 0.53 + (0.1 if n > 60 else 0), "frame": 0.57 - (0.15 if n > 44 else 0)}
     return min(cost, key=cost.get)
 
 # %% ../../nbs/studio/10_typography.ipynb #da39e102
