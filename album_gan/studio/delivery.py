@@ -186,6 +186,7 @@ def srgb_profile() -> bytes:
     "The ICC profile of sRGB."
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
+# %% ../../nbs/studio/20_delivery.ipynb #690373ed
 def save_picture(picture: Image.Image, # RGB
                  path: str | Path, # .png, .jpg or .jpeg
                  about: dict, # for `xmp_packet`

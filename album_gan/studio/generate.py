@@ -146,8 +146,8 @@ def read_factors_of(art: Image.Image, # a cover
 @dataclass
 class Generation:
     "Candidates for a song, and what they were made with."
-    song: Song
-    candidates: list[Candidate]
+    song: Song # what they were made for
+    candidates: list[Candidate] # in the order of their numbers
     off: list[Image.Image] # the same noise and prompt with the music off, in the same order; empty if not asked for
     settings: dict # seed, guidance_text, guidance_music, steps, scheduler, run, model_hash
 
