@@ -114,13 +114,21 @@ class Block:
     notes: list[str] = field(default_factory=list) # what had to be done to make it fit
 
     @property
-    def top(self) -> float: return max((l.ink[3] for l in self.lines[:1]), default=0)*self.size # above the first baseline, pixels
+    def top(self) -> float: # pixels
+        "What stands above the first baseline."
+        return max((l.ink[3] for l in self.lines[:1]), default=0)*self.size
     @property
-    def bottom(self) -> float: return -min((l.ink[1] for l in self.lines[-1:]), default=0)*self.size # below the last one
+    def bottom(self) -> float: # pixels
+        "What hangs below the last baseline."
+        return -min((l.ink[1] for l in self.lines[-1:]), default=0)*self.size
     @property
-    def height(self) -> float: return self.top + self.bottom + self.leading*(len(self.lines) - 1) if self.lines else 0.0
+    def height(self) -> float: # pixels
+        "From the top of the first line to the foot of the last."
+        return self.top + self.bottom + self.leading*(len(self.lines) - 1) if self.lines else 0.0
     @property
-    def width(self) -> float: return max((l.ink[2] - l.ink[0] for l in self.lines), default=0)*self.size
+    def width(self) -> float: # pixels
+        "Of the widest line."
+        return max((l.ink[2] - l.ink[0] for l in self.lines), default=0)*self.size
 
 # %% ../../nbs/studio/10_typography.ipynb #e0756f52
 def _capitals(text):
@@ -172,7 +180,7 @@ def fit(text: str, # what to set
 @dataclass(frozen=True)
 class Place:
     "A box for stacked type, in shares of the cover's side: (left, top, right, bottom)."
-    box: tuple[float, float, float, float]
+    box: tuple[float, float, float, float] # left, top, right, bottom, 0 to 1
     pieces: tuple[Piece, ...] # from top to bottom
     align: str = "start" # "start" (left, or right where the script runs so), "centre" or "end"
     valign: str = "top" # "top", "middle" or "bottom"
