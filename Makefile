@@ -42,14 +42,14 @@ docs-check: $(READY) ## the site, then a walk through all of it in headless Chro
 test: $(READY) ## nbdev_test on the notebooks, then pytest; FLAGS="slow" runs the marked cells too
 	@status=0; \
 	$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)" || status=$$?; \
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests </dev/null || status=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests </dev/null || status=$$?; \
 	exit $$status
 
 test-notebooks: $(READY) ## only the notebooks
 	@$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)"
 
 test-pytest: $(READY) ## only pytest
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests </dev/null
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests </dev/null
 
 lab: $(READY) ## the notebooks in JupyterLab
 	@$(BIN)/python -m jupyterlab nbs/index.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -20,6 +20,7 @@ from album_gan.data.core import AlbumGanError, shared_dir
 from album_gan.data.sound import write_sound
 from album_gan.data.synth import MusicFactors, render_song
 
+torch.set_num_threads(1)  # sums in another order can choose another code of an untrained code book
 needs_library = pytest.mark.skipif(shared_dir() is None, reason='there is no library of real songs beside the project')
 needs_musicnn = pytest.mark.skipif(importlib.util.find_spec('musicnn') is None, reason='pip install --no-deps musicnn==0.1.0')
 needs_jukebox = pytest.mark.skipif(importlib.util.find_spec('jukebox_infer') is None, reason='pip install --no-deps jukebox-infer==0.1.2')
@@ -172,13 +173,13 @@ def test_memory_is_flat(songs):
 
 @needs_musicnn
 @pytest.mark.slow
-@pytest.mark.skipif('slow' not in os.environ.get('FLAGS', ''), reason='FLAGS=slow: about four minutes')
+@pytest.mark.skipif('slow' not in os.environ.get('FLAGS', ''), reason='FLAGS=slow: about ten minutes')
 def test_covers_follow_what_musicnn_hears(tmp_path, monkeypatch):
     """Trained on the synthetic demo world with musicnn as its ears, the gain of two factors over shuffled music is above 0 with its interval."""
     from album_gan.experiments.runs import Painting, run_experiment
     from album_gan.experiments.training import TrainConfig
     monkeypatch.setenv('ALBUM_GAN_DATA', str(tmp_path/'data'))
-    done = run_experiment('demo-200', TrainConfig.make(encoder='musicnn', max_steps=400), Painting(num_inference_steps=15, n_eval=48), tmp_path/'results', 'musicnn')
+    done = run_experiment('demo-400', TrainConfig.make(encoder='musicnn', max_steps=800), Painting(num_inference_steps=15, n_eval=100), tmp_path/'results', 'musicnn')
     factors = done.metrics['factors']
     print({n: (round(f['true'], 3), round(f['shuffled'], 3), f['gain_ci']) for n, f in factors.items()})
     assert sum(f['gain_ci'][0] > 0 for f in factors.values()) >= 2, factors
