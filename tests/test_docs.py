@@ -4,6 +4,7 @@ A few notebooks and all pages that are written by hand are built and walked thro
 at. The whole site: `python tools/docs.py --check`.
 """
 import ast
+import builtins
 import json
 import re
 import sys
@@ -84,6 +85,52 @@ def test_numbers_are_read(tmp_path, site):
     (tmp_path/'results'/'table.md').write_text('# Results\n\n## Part\n\n| a |\n| --- |\n| 0.4321 |\n')
     assert docs_inserts.scores(empty).strip().startswith('### Part') and '0.4321' in docs_inserts.scores(empty)
     with pytest.raises(SystemExit, match='there are'): docs_inserts.make('nonsense', [], site)
+
+
+def fences(*languages):
+    for path in sorted((ROOT/'docs').glob('*.md')):
+        for m in re.finditer(r'^```(\w+)\n(.*?)^```', path.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL):
+            if m[1] in languages: yield path.name, m[2]
+
+
+def test_what_pages_tell_to_import_is_there(site):
+    "Names, and the parameters that functions are called with."
+    known = {f'{p.module}.{n.name}': n for p in site.pages if p.path.suffix == '.ipynb' and p.module for n in site.definitions(p)}
+    methods = [m for n in known.values() if isinstance(n, ast.ClassDef) for m in docs.public(n)]
+    count = 0
+    for page, code in fences('python'):
+        tree, imported = ast.parse(code), {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith('album_gan.'):
+                for alias in node.names: imported[alias.name] = known[f"{node.module.removeprefix('album_gan.')}.{alias.name}"]
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call): continue
+            name = getattr(node.func, 'id', getattr(node.func, 'attr', ''))
+            called = [m for m in methods if m.name == name] if isinstance(node.func, ast.Attribute) else [imported[name]] if name in imported else []
+            if called or name not in dir(builtins):
+                assert any({k.arg for k in node.keywords} <= {a.arg for a in [*c.args.args, *c.args.kwonlyargs]} for c in called if not isinstance(c, ast.ClassDef)), f'{page}: {ast.unparse(node)}'
+            count += 1
+    assert count >= 5
+
+
+def test_what_pages_tell_to_type_is_there(site):
+    "Notebooks and their parameters, make's targets, the command's options, tools."
+    verbs = {p.path.relative_to(ROOT).as_posix(): {n.target.id for c in p.notebook['cells'] if 'parameters' in c['metadata'].get('tags', [])
+             for n in ast.parse(docs.text(c['source'])).body if isinstance(n, ast.AnnAssign)} for p in site.pages if p.kind == 'verb'}
+    options = set(re.findall(r'add_argument\("(--[\w-]+)"', (ROOT/'album_gan'/'studio'/'cli.py').read_text())) | {'--help'}
+    targets = set(re.findall(r'^([a-z-]+):', (ROOT/'Makefile').read_text(), re.MULTILINE))
+    seen = 0
+    for page, code in fences('bash'):
+        for line in re.sub(r'\\\n', ' ', code).split('\n'):
+            words = re.sub(r'\s#.*', '', line).split()
+            for i, word in enumerate(words):
+                if word.startswith('nbs/'): assert word in verbs, f'{page}: {line}'
+                if word == '-p': assert words[i + 1] in verbs[next(w for w in words if w.startswith('nbs/'))], f'{page}: {line}'
+                if word.startswith('tools/'): assert (ROOT/word.rstrip('.;')).is_file(), f'{page}: {line}'
+                if word.startswith('--') and words[0] == 'album-cover': assert word in options, f'{page}: {line}'
+                if words[0] == 'make' and i and '=' not in word: assert word in targets, f'{page}: {line}'
+            seen += words[:1] in (['papermill'], ['make'], ['album-cover'])
+    assert seen >= 10
 
 
 # ---- definitions, links and pictures

@@ -227,9 +227,9 @@ def test_command_batch_goes_on_and_overwrites_nothing(capsys, tmp_path, demo_son
 
 
 def test_command_candidates_and_wrong_usage(capsys, tmp_path, demo_song, quick):
-    code, text, _ = command(capsys, demo_song, "--out", tmp_path/"c.jpg", "--n", 2, "--title", "夜", "--artist", "Ada", *quick)
-    assert code == 0 and text.split() == [str(tmp_path/"c-1.jpg"), str(tmp_path/"c-2.jpg")]
-    assert [read_marker(f)["seed"] for f in text.split()] == [0, 1] and read_marker(tmp_path/"c-1.jpg")["title"] == "夜"
+    code, text, _ = command(capsys, demo_song, "--out", tmp_path/"new"/"c.jpg", "--report", "--n", 2, "--title", "夜", "--artist", "Ada", *quick)
+    assert code == 0 and text.split() == [str(tmp_path/"new"/"c-1.jpg"), str(tmp_path/"new"/"c-2.jpg")]
+    assert [read_marker(f)["seed"] for f in text.split()] == [0, 1] and read_marker(text.split()[0])["title"] == "夜" and "夜" in (tmp_path/"new"/"c-2.md").read_text(encoding="utf-8")
     for wrong in (["--n", 0], ["--layout", "baroque"], ["--style", "oil"], ["--size", 9], ["--out", tmp_path/"c.gif"]): assert command(capsys, demo_song, *wrong)[0] == 2, wrong
     assert command(capsys, demo_song, "--out", "/proc/nowhere/c.png", *quick)[0] == 3
     assert command(capsys)[0] == 2

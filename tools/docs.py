@@ -382,7 +382,7 @@ def shown_output(out: dict) -> dict | None:
     out = dict(out)
     if out['output_type'] == 'stream':
         if out['name'] != 'stdout': return None
-        out['text'] = ESCAPES.sub('', text(out['text']))
+        out = {'output_type': 'stream', 'name': 'stdout', 'text': ESCAPES.sub('', text(out['text']))}
     data = out.get('data', {})
     if 'application/vnd.jupyter.widget-view+json' in data: return None
     if 'image/png' in data and 'image/jpeg' in data: out['data'] = {k: v for k, v in data.items() if k != 'image/jpeg'}

@@ -10,7 +10,7 @@ import argparse, json, os, sys, warnings
 from pathlib import Path
 
 # %% ../../nbs/studio/50_cli.ipynb #fffab877
-from ..data.core import AlbumGanError, fingerprint, progress, shown
+from ..data.core import AlbumGanError, atomic_path, fingerprint, progress, shown
 from ..data.folder import UnusableFile
 from ..data.sound import MUSIC, sound_info
 
@@ -100,7 +100,8 @@ def cover_song(studio, # a `Studio`
             cover = studio.finish(candidate, song, args.layout, args.style, args.size, settings=gen.settings)
             cover.about["request"] = request
             if args.plain: cover.save(file.with_name(f"{file.stem}-plain{file.suffix}"), typed=False)
-            if args.report: file.with_suffix(".md").write_text(cover.report() + "\n", encoding="utf-8")
+            if args.report:
+                with atomic_path(file.with_suffix(".md")) as part: part.write_text(cover.report() + "\n", encoding="utf-8")
             cover.save(file)
             rows.append(dict(file=str(file), song=str(path), already_there=False, contrast=None if cover.contrast != cover.contrast else round(cover.contrast, 2), notes=cover.notes,
                              copied=bool(cover.nearest and cover.nearest.copied), **cover.about))
@@ -148,6 +149,7 @@ def run(args: argparse.Namespace, # the command line
                     if not args.json: print(row["file"], flush=True)
                 bar.n = (i + 1)*100; bar.refresh()
         except AlbumGanError as e: _say(str(e)); code = 3
+        except OSError as e: _say(f"{shown(targets[s])} could not be written ({e.strerror or e}); free some space or choose another folder with --out."); code = 3
         except KeyboardInterrupt: _say(f"Stopped; {len(rows)} covers are finished, and the same command goes on from there."); code = 130
         finally: bar.close()
     if args.json: print(json.dumps(dict(model=model, covers=rows, failed=failed), ensure_ascii=False, indent=1, default=str))
