@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -40,9 +39,11 @@ def run(folder: Path, parameters: list[list[str]]) -> dict:
         command = [sys.executable, '-m', 'papermill', str(HERE.parent/'nbs'/'train.ipynb'), f'{d}/out.ipynb', '-p', 'results', f'{d}/results', '-p', 'run', 'real']
         for name, value in named.items(): command += ['-p', name, value]
         start = time.perf_counter()
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {'ALBUM_GAN_DATA': f'{d}/data', 'ALBUM_GAN_ROOT': str(HERE.parent)})
-        seconds, usage = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if done.returncode: sys.exit(done.stderr[-3000:])
+        with open(f'{d}/err', 'w+') as err:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err, env=os.environ | {'ALBUM_GAN_DATA': f'{d}/data', 'ALBUM_GAN_ROOT': str(HERE.parent)})
+            _, status, usage = os.wait4(process.pid, 0)  # of this process and those it waited for
+            seconds = time.perf_counter() - start
+            if status: err.seek(0); sys.exit(err.read()[-3000:])
         cells = [(c['metadata'].get('papermill', {}).get('duration') or 0, ''.join(c['source']).strip().splitlines()[0]) for c in json.loads(Path(f'{d}/out.ipynb').read_text())['cells'] if c['cell_type'] == 'code' and c['source']]
         about = json.loads((Path(d)/'results'/'runs'/'real'/'config.json').read_text())
     return {'parameters': {k: v for k, v in named.items() if k != 'backbone'}, 'minutes': round(seconds/60, 2), 'peak_gib': round(usage.ru_maxrss/2**20, 2), 'cpu_s': round(usage.ru_utime + usage.ru_stime),
@@ -54,11 +55,14 @@ if __name__ == '__main__':
     from album_gan.audio.devices import fast_dtype
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--folder', type=Path, help='a backbone; made with random weights when left out')
+    parser.add_argument('--build', type=Path, help=argparse.SUPPRESS)
     parser.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help="a parameter of the notebook")
     args = parser.parse_args()
+    if args.build: print(json.dumps(build(args.build))); sys.exit()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as d:
-        made = {} if args.folder else build(Path(d)/'miniSD')
+        made = {} # built in a process of its own: a child's peak begins with its parent's
+        if not args.folder: made = json.loads(subprocess.run([sys.executable, __file__, '--build', f'{d}/miniSD'], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout.splitlines()[-1])
         result = run(args.folder or Path(d)/'miniSD', args.p)
     name = 'real_size' + ''.join(f'-{v}' for _, v in args.p)
     result |= {'backbone': made, 'precision': str(fast_dtype('cpu')).removeprefix('torch.'), 'cores': len(os.sched_getaffinity(0)), 'threads': torch.get_num_threads(), 'load_before': round(load, 2), 'torch': torch.__version__, 'processor': platform.processor() or platform.machine()}
