@@ -38,17 +38,21 @@ def contrast(a: np.ndarray, # luminance
 NEEDED = 4.5 # WCAG 2.2 AA for text
 LEAST = 4.8 # what is aimed at, so that rounding and JPEG leave enough
 
+def _surroundings(mask): # uint8 [H, W]
+    "The part of the picture around type, and which of its pixels are near the letters but none of theirs."
+    ys, xs = np.nonzero(mask)
+    reach = max(4, mask.shape[0]//150)
+    cut = np.s_[max(0, ys.min() - reach):ys.max() + reach + 1, max(0, xs.min() - reach):xs.max() + reach + 1]
+    near = ndimage.maximum_filter(mask[cut], 2*reach + 1) > 250
+    return cut, near & (ndimage.maximum_filter(mask[cut], 3) == 0) # not the soft rim of a letter itself
+
 def measured_contrast(picture: Image.Image, # with type
                       mask: np.ndarray, # uint8 [H, W]: where the type is
                      ) -> float: # 1 to 21; NaN without type
     "Contrast of type with its surroundings, at the worst hundredth of them."
     if not (mask > 250).any(): return float("nan")
-    ys, xs = np.nonzero(mask)
-    reach = max(4, mask.shape[0]//150)
-    cut = np.s_[max(0, ys.min() - reach):ys.max() + reach + 1, max(0, xs.min() - reach):xs.max() + reach + 1]
+    cut, ring = _surroundings(mask)
     mask, pixels = mask[cut], np.asarray(picture.convert("RGB"))[cut]
-    ring = ndimage.maximum_filter(mask, 2*reach + 1) > 250
-    ring &= ndimage.maximum_filter(mask, 3) == 0 # not the soft rim of a letter itself
     if not ring.any(): return float("nan")
     ink = np.median(luminance(pixels[mask > 250]/255))
     return float(np.percentile(contrast(ink, luminance(pixels[ring]/255)), 1))
@@ -315,9 +319,9 @@ def _toned(pixels, mask, box, ink, tone):
     side = len(pixels)
     pad = int(0.028*side)
     x0, y0, x1, y1 = max(0, box[0] - pad), max(0, box[1] - pad), min(side, box[2] + pad), min(side, box[3] + pad)
-    reach = max(4, side//150)
-    near = ndimage.maximum_filter(mask[y0:y1, x0:x1], 2*reach + 1) > 0
-    under, seen = pixels[y0:y1, x0:x1][near], luminance(ink)
+    cut, ring = _surroundings(mask)
+    under, seen = pixels[cut][ring], luminance(ink)
+    if not len(under): return 0.0
     worst = lambda a: float(np.percentile(contrast(seen, luminance(under + a*(tone - under))), 0.7))
     if worst(0) >= LEAST: return 0.0
     low, high = 0.0, 1.0
