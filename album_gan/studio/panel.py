@@ -32,7 +32,7 @@ class Panel:
         try: import ipywidgets as w
         except ImportError: raise AlbumGanError("The panel needs ipywidgets; install it with: pip install 'album_gan[notebooks]'.") from None
         self.studio, self.song, self.gen, self.cover = studio, song, gen, None
-        s, slider = gen.settings, lambda v, name: w.FloatSlider(value=v, min=0, max=8, step=0.25, description=name, continuous_update=False, style={"description_width": "7em"})
+        s, slider = gen.settings, lambda v, name: w.FloatSlider(value=v, min=0, max=8, step=0.25, description=name, continuous_update=False, style={"description_width": "8.5em"}, layout={"width": "330px"})
         self.text, self.music = slider(s["guidance_text"], "text guidance"), slider(s["guidance_music"], "music guidance")
         self.title, self.artist = w.Text(song.title, description="title"), w.Text(song.artist, description="artist")
         self.layout, self.style = w.Dropdown(options=["auto", *LAYOUTS], description="layout"), w.Dropdown(options=["auto", *STYLES], description="style")
@@ -45,7 +45,7 @@ class Panel:
         self.again.on_click(lambda _: self._try(self.paint)); self.save.on_click(lambda _: self._try(self.write))
         for i, b in enumerate(self.pick): b.on_click(lambda _, i=i: self._try(lambda: self.finish(i)))
         cells = [w.VBox([p, w.HBox([k, b])]) for p, k, b in zip(self.pictures, self.keep, self.pick)]
-        self.view = w.VBox([w.HBox([self.text, self.music, self.again, self.bar]), w.HBox(cells, layout={"flex_flow": "row wrap"}), w.HBox([self.title, self.artist, self.layout, self.style], layout={"flex_flow": "row wrap"}), self.said, self.result, w.HBox([self.path, self.save])])
+        self.view = w.VBox([w.HBox([self.text, self.music, self.again, self.bar], layout={"flex_flow": "row wrap"}), w.HBox(cells, layout={"flex_flow": "row wrap"}), w.HBox([self.title, self.artist, self.layout, self.style], layout={"flex_flow": "row wrap"}), self.said, self.result, w.HBox([self.path, self.save])])
         self.show()
 
     def _try(self, what):
