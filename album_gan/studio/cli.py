@@ -149,6 +149,7 @@ def run(args: argparse.Namespace, # the command line
                     if not args.json: print(row["file"], flush=True)
                 bar.n = (i + 1)*100; bar.refresh()
         except AlbumGanError as e: _say(str(e)); code = 3
+        except BrokenPipeError: raise # nobody reads on: see `main`
         except OSError as e: _say(f"{shown(targets[s])} could not be written ({e.strerror or e}); free some space or choose another folder with --out."); code = 3
         except KeyboardInterrupt: _say(f"Stopped; {len(rows)} covers are finished, and the same command goes on from there."); code = 130
         finally: bar.close()
@@ -173,3 +174,6 @@ def main(argv: list[str] | None = None, # instead of the command line
     try: return run(args)
     except AlbumGanError as e: _say(str(e)); return 3
     except KeyboardInterrupt: _say("Stopped."); return 130
+    except BrokenPipeError: # `album-cover … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
