@@ -6,6 +6,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 FLAGS  ?=
+# two workers with one thread each: sums of untrained code books choose other codes with more threads
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests </dev/null
 
 .PHONY: help setup demo results docs docs-check test test-notebooks test-pytest lab clean-runs readme export check hooks
 
@@ -42,14 +44,14 @@ docs-check: $(READY) ## the site, then a walk through all of it in headless Chro
 test: $(READY) ## nbdev_test on the notebooks, then pytest; FLAGS="slow" runs the marked cells too
 	@status=0; \
 	$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)" || status=$$?; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests </dev/null || status=$$?; \
+	$(PYTEST) || status=$$?; \
 	exit $$status
 
 test-notebooks: $(READY) ## only the notebooks
 	@$(BIN)/python tools/test_notebooks.py --flags "$(FLAGS)"
 
 test-pytest: $(READY) ## only pytest
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests </dev/null
+	@$(PYTEST)
 
 lab: $(READY) ## the notebooks in JupyterLab
 	@$(BIN)/python -m jupyterlab nbs/index.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)

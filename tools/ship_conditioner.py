@@ -3,23 +3,28 @@
     python tools/ship_conditioner.py demo-gated-ddpm-modern-s0
 """
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
 
 from album_gan.data.core import folder_sha256, write_json
 from album_gan.models.conditioner import MusicConditioner
+from album_gan.studio.share import export_model
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT/'album_gan'/'weights'/'conditioner'
 
 
 def main(name: str) -> int:
-    "Copy weights and what is known of them; returns the exit code."
+    "Copy weights, the index of training covers and what is known of them; returns the exit code."
     run = ROOT/'results'/'runs'/name
     MusicConditioner.from_pretrained(run/'weights').to(torch.float16).save_pretrained(OUT)
     (OUT/'__init__.py').touch()
+    with tempfile.TemporaryDirectory() as exported:  # the index of training covers is this run's, not the one before's
+        shutil.copyfile(export_model(run, exported)/'covers.safetensors', OUT/'covers.safetensors')
     about, metrics = (json.loads((run/f).read_text(encoding='utf-8')) for f in ('config.json', 'metrics.json'))
     write_json(OUT/'training.json', dict(
         made_by=f'nbs/train.ipynb, run {name}', albums=about['albums'], run=name, train=about['train'], painting=about['painting'], data=about['data'],

@@ -128,11 +128,7 @@ def run(args: argparse.Namespace, # the command line
         except UnusableFile as e: refuse(s, e)
     rows, model, code = [], {}, 0
     if good:
-        from album_gan.studio.delivery import STYLES
         from album_gan.studio.generate import load_studio
-        from album_gan.studio.typography import LAYOUTS
-        for name, choices in ((args.layout, LAYOUTS), (args.style, STYLES)):
-            if name != "auto": choices[name]
         studio = load_studio(args.run, args.device)
         model = dict(run=studio.name, model_hash=studio.model_hash, synthetic=studio.synthetic)
         if studio.index_note and not args.quiet: _say(studio.index_note)

@@ -56,10 +56,12 @@ def hear(path: str | Path, # a song
 # %% ../../nbs/studio/30_report.ipynb #9f441fe0
 GRID = 16 # squares a side
 
+def _small(picture): return picture.convert("RGB").resize((64, 64), Image.Resampling.BOX if picture.width >= 64 else Image.Resampling.BILINEAR)
+
 def thumbnail(picture: Image.Image, # any
              ) -> np.ndarray: # uint8 [GRID, GRID, 3]
     "A picture as the index keeps it."
-    return np.asarray(picture.convert("RGB").resize((64, 64), Image.Resampling.BOX if picture.width >= 64 else Image.Resampling.BILINEAR).resize((GRID, GRID), Image.Resampling.BOX))
+    return np.asarray(_small(picture).resize((GRID, GRID), Image.Resampling.BOX))
 
 def _signature(thumbs): # uint8 [N, GRID, GRID, 3] -> float32 [N, D], length 1
     lab = srgb_to_oklab(np.asarray(thumbs)/255)*[1, 2, 2]
@@ -68,7 +70,7 @@ def _signature(thumbs): # uint8 [N, GRID, GRID, 3] -> float32 [N, D], length 1
 
 def _views(picture):
     "A picture as it is, mirrored, shifted and cropped: uint8 [V, GRID, GRID, 3]."
-    small = np.asarray(picture.convert("RGB").resize((64, 64), Image.Resampling.BOX if picture.width >= 64 else Image.Resampling.BILINEAR))
+    small = np.asarray(_small(picture))
     padded = Image.fromarray(np.pad(small, ((8, 8), (8, 8), (0, 0)), mode="edge"))
     views = []
     for im in (padded, padded.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
