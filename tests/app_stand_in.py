@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from album_gan.data.covers import draw_cover, random_sleeve
+from album_gan.data.covers import cover_image, random_sleeve
 from album_gan.data.music import read_tags
 from album_gan.data.sound import read_window
 from album_gan.studio.delivery import enlarge, save_picture
@@ -71,7 +71,7 @@ class StandIn:
         for i in range(steps or 4):
             time.sleep(self.pause)
             if progress: progress(i + 1, steps or 4)
-        def draw(s): return Image.fromarray((draw_cover(random_sleeve(np.random.default_rng([s, zlib.crc32(song.title.encode())])), 64)*255).astype(np.uint8))
+        def draw(s): return cover_image(random_sleeve(np.random.default_rng([s, zlib.crc32(song.title.encode())])))
         arts = [Candidate(i + 1, seed + i, draw(seed + i)) for i in range(n)]
         return Generation(song, arts, [c.art.convert("L").convert("RGB") for c in arts] if music_off else [], dict(seed=seed))
 

@@ -22,7 +22,7 @@ class Eyes(nn.Module):
 
 def draw(genre, motif, factors, seed):
     sleeve = drawn.Sleeve(genre, motif, **{f: float(factors[f]) for f in FACTORS}, seed=int(seed))
-    return (drawn.draw_cover(sleeve, 64)*255).round().astype(np.uint8)
+    return np.asarray(drawn.cover_image(sleeve))
 
 
 class DrawnWorld(Prepared):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GENRES', 'MOTIFS', 'FACTORS', 'srgb_to_oklab', 'oklab_to_srgb', 'colour', 'Sleeve', 'random_sleeve', 'draw_cover',
-           'measure', 'read_text_factors']
+           'cover_image', 'measure', 'read_text_factors']
 
 # %% ../../nbs/data/40_covers.ipynb #b54a8249
 from dataclasses import asdict, dataclass
@@ -199,6 +199,14 @@ def draw_cover(sleeve: Sleeve, # what it shows
     wear = 1 - 0.10*np.clip(np.hypot(x - 0.5, y - 0.5) - 0.5, 0, 1)*2
     return oklab_to_srgb(picture*wear[..., None]).astype(np.float32)
 
+# %% ../../nbs/data/40_covers.ipynb #8437200c
+def cover_image(sleeve: Sleeve, # what it shows
+                size: int = 64, # pixels a side, 64 to 256
+               ): # `PIL.Image.Image`, RGB
+    "The drawn sleeve as an image."
+    from PIL import Image
+    return Image.fromarray((draw_cover(sleeve, size)*255).round().astype(np.uint8))
+
 # %% ../../nbs/data/40_covers.ipynb #8a14b347
 def _outside(size): # the sleeve without label, bars and outermost pixels
     y, x = (np.mgrid[:size, :size] + 0.5)/size
@@ -229,6 +237,15 @@ def _design(raw): # what each factor is read from: lightness and saturation from
 def _ridge(x, y, strength=1e-3):
     return np.linalg.solve(x.T @ x + strength*len(x)*np.eye(x.shape[1]), x.T @ y)
 
+_READ = 64 # pixels a side at which pictures are read
+
+def _reduced(pictures):
+    "Larger pictures, averaged down to `_READ` pixels where that divides their sides."
+    pictures = np.asarray(pictures, dtype=np.float64)
+    n, size = pictures.shape[:2]
+    if size <= _READ or size % _READ or pictures.shape[2] != size: return pictures
+    return pictures.reshape(n, _READ, size//_READ, _READ, size//_READ, 3).mean((2, 4))
+
 @lru_cache(maxsize=None)
 def _calibration(size: int, per_genre: int = 300):
     "Per genre: regression from the raw readings to (lightness, saturation) and to density."
@@ -245,7 +262,7 @@ def measure(pictures: np.ndarray, # [N, H, W, 3] sRGB in [0, 1]
             genres: list[str], # each picture's genre, as prompted: the instrument is calibrated per pattern
            ) -> pd.DataFrame: # columns hue (turns), lightness, density, saturation (0 to 1)
     "Read the music-only factors off pictures."
-    pictures = np.asarray(pictures, dtype=np.float64)
+    pictures = _reduced(pictures)
     if len(pictures) != len(genres): raise AlbumGanError(f"{len(pictures)} pictures came with {len(genres)} genres; give one genre per picture.")
     raw, fits = _raw_factors(pictures), _calibration(pictures.shape[1])
     unknown = set(genres) - set(GENRES)
@@ -285,6 +302,7 @@ def _readers(size: int, count: int = 3000):
 def read_text_factors(pictures: np.ndarray, # [N, H, W, 3] sRGB in [0, 1]
                      ) -> pd.DataFrame: # columns motif and genre, one of MOTIFS and GENRES each
     "Read the emblem and the pattern off pictures."
-    motif, genre = _readers(np.shape(pictures)[1])
-    label, pattern = _views(np.asarray(pictures, dtype=np.float64))
+    pictures = _reduced(pictures)
+    motif, genre = _readers(pictures.shape[1])
+    label, pattern = _views(pictures)
     return pd.DataFrame({"motif": motif.predict(label), "genre": genre.predict(pattern)})

@@ -85,15 +85,13 @@ def demo_album(number: int, # which album
 def _make_album(folder: str, number: int, seed: int, size: int, seconds: float, sample_rate: int):
     "Write one song and one cover (in a worker)."
     import soundfile
-    from PIL import Image
     album, folder = demo_album(number, seed), Path(folder)
     song, cover = folder/"audio"/f"{album.album_id}.flac", folder/"covers"/f"{album.album_id}.jpg"
     if not song.exists():
         samples = synth.render_song(album.music, album.song_seed, seconds, sample_rate)
         with atomic_path(song) as part: soundfile.write(part, samples, sample_rate, format="FLAC", subtype="PCM_16")
     if not cover.exists():
-        picture = Image.fromarray((covers.draw_cover(album.sleeve, size)*255).round().astype(np.uint8))
-        with atomic_path(cover) as part: picture.save(part, format="JPEG", quality=97, subsampling=0)
+        with atomic_path(cover) as part: covers.cover_image(album.sleeve, size).save(part, format="JPEG", quality=97, subsampling=0)
 
 # %% ../../nbs/data/50_demo.ipynb #c1ea9eaa
 def demo_folder(n: int = 800, # albums

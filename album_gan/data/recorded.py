@@ -153,11 +153,9 @@ def demo_cover(album: "DemoAlbum", # which
                size: int = 256, # pixels
               ) -> bytes: # JPEG
     "A cover of the demo world as a file."
-    import numpy as np
-    from PIL import Image
-    from album_gan.data.covers import draw_cover
+    from album_gan.data.covers import cover_image
     out = io.BytesIO()
-    Image.fromarray((draw_cover(album.sleeve, size)*255).round().astype(np.uint8)).save(out, "JPEG", quality=95)
+    cover_image(album.sleeve, size).save(out, "JPEG", quality=95)
     return out.getvalue()
 
 # %% ../../nbs/data/83_recorded.ipynb #b8aed44b

@@ -32,6 +32,7 @@ from ..models.backbone import Backbone, encode_covers, encode_prompts, load_back
 class Opened:
     "An album folder and what became of what it was made from."
     path: Path # the album folder
+    given: Path # what was asked for: that folder, or the folder of music it was made from
     read: int # songs looked at
     skipped: list # (file, reason): songs that cannot be used
     notes: list # (file, remark): used with a repair, covers that cannot be used
@@ -49,9 +50,9 @@ def open_albums(albums: str | Path, # "demo" (or "demo-200": that many albums), 
             raise AlbumGanError(f"There is no folder {shown(path)}; give albums as demo, an album folder (with albums.csv), or a folder of music.")
         if not is_album_folder(path):
             report = folder_from_music(path)
-            return Opened(Path(report.out), report.read, list(report.skipped), list(report.notes))
+            return Opened(Path(report.out), path, report.read, list(report.skipped), list(report.notes))
     table = read_albums(path)
-    return Opened(path, len(table), [(s, "has no sound file in albums.csv.") for s in table.song_id[table.audio == ""]], [])
+    return Opened(path, path, len(table), [(s, "has no sound file in albums.csv.") for s in table.song_id[table.audio == ""]], [])
 
 # %% ../../nbs/experiments/10_prepare.ipynb #d0e29955
 @contextmanager
@@ -74,6 +75,7 @@ class Prepared:
     shapes: dict # of one row's arrays: text [L, W], latents [C, h, w], music [T, D]
     info: dict # backbone, encoder, clip, counts, synthetic
     albums: Path # the album folder
+    given: Path # what was asked for: that folder, or the folder of music it was made from
     skipped: list # (file, reason): songs that are not in it
     notes: list # (file, remark): songs used with a repair, covers that cannot be used
 
@@ -136,6 +138,10 @@ def _description(table, albums, backbone, encoder, seconds, position, test, seed
                 backbone=backbone.fingerprint, encoder=[encoder.name, encoder.fingerprint], seconds=seconds, position=position, test=test, seed=seed)
 
 def _given_split(table, column, albums):
+    "The sides that a column gives; None where no column is named and `split` does not give them all."
+    if not column:
+        sides = table.get("split", pd.Series("", table.index)).astype(str).str.strip().str.lower()
+        return sides if sides.isin(["train", "test"]).all() else None
     if column not in table: raise AlbumGanError(f"{shown(albums)}/albums.csv has no column {column!r}; add one that says train or test for every row, or let artists be split by chance.")
     sides = table[column].astype(str).str.strip().str.lower()
     if wrong := sorted(set(sides) - {"train", "test"}): raise AlbumGanError(f"The column {column!r} of {shown(albums)}/albums.csv holds {wrong[0]!r}; every row needs train or test.")
@@ -175,7 +181,7 @@ def prepare(albums: str | Path, # an album folder, or anything else `open_albums
             seed: int = 0, # of the split
             out: str | Path = "", # where datasets are kept; empty: `data_dir()`
             prompts: Callable | None = None, # table -> list of prompts; None: `album_prompt` of title and genre
-            split: str = "", # a column of albums.csv that says train or test; empty: `split_by_artist`
+            split: str = "", # a column of albums.csv that says train or test; empty: the column split where it does so for every row, otherwise `split_by_artist`
            ) -> Prepared:
     "Compute prompts, latents and embeddings of an album folder, or find them; `AlbumGanError` when no song can be used."
     backbone = load_backbone(backbone) if isinstance(backbone, str) else backbone
@@ -186,8 +192,9 @@ def prepare(albums: str | Path, # an album folder, or anything else `open_albums
     if table.empty: raise AlbumGanError(f"No row of {shown(albums)}/albums.csv names a sound file; fill its column audio.")
     description = _description(table, albums, backbone, encoder, encoder.seconds, position, test, seed)
     asked = [album_prompt(a, g) for a, g in zip(table.album, table.genre)] if prompts is None else list(prompts(table))
-    sides = split_by_artist(table, test, seed) if not split else _given_split(table, split, albums)
-    if prompts is not None or split: description |= dict(prompts=asked, split=list(sides))
+    given = _given_split(table, split, opened.given)
+    sides = split_by_artist(table, test, seed) if given is None else given
+    if prompts is not None or given is not None: description |= dict(prompts=asked, split=list(sides))
     folder = (Path(out) if out else data_dir())/f"prepared-{fingerprint(description)}"
     table = table[[c for c in table.columns if c not in ("prompt", "split", "has_cover", *_ARRAYS)]]
     table = table.assign(prompt=asked, split=sides)
@@ -201,19 +208,21 @@ def prepare(albums: str | Path, # an album folder, or anything else `open_albums
             write_json(report, said)
         if shard.exists(): files.append(shard)
     said = [json.loads(f.read_text(encoding="utf-8")) for f in sorted(folder.glob("shard-*.json"))]
-    skipped, notes = (getattr(opened, k) + [tuple(x) for s in said for x in s[k] if tuple(x) not in getattr(opened, k)] for k in ("skipped", "notes"))
+    names = dict(zip(table.audio, table.source)) if opened.given != opened.path else {} # songs by the names that their owner gave them
+    more = {k: [(names.get(f, f), why) for s in said for f, why in s[k]] for k in ("skipped", "notes")}
+    skipped, notes = (getattr(opened, k) + [x for x in more[k] if x not in getattr(opened, k)] for k in more)
     if not files:
-        raise AlbumGanError(f"None of the {len(table)} songs of {shown(albums)} can be used: {'; '.join(reason for _, reason in skipped[:3])}")
+        raise AlbumGanError(f"None of the {len(table)} songs of {shown(opened.given)} can be used: {'; '.join(reason for _, reason in skipped[:3])}")
     dataset = datasets.concatenate_datasets([datasets.Dataset.from_file(str(f)) for f in files])
     rows = dataset.remove_columns(list(_ARRAYS)).to_pandas()
     for c in rows.columns.difference(["year", "has_cover"]): rows[c] = rows[c].fillna("").astype(str)
     shapes = dict(text=(backbone.length, backbone.width), latents=backbone.latent_shape, music=(encoder.num_frames, encoder.embed_dim))
     info = dict(backbone=backbone.name, backbone_fingerprint=backbone.fingerprint, encoder=encoder.name, encoder_fingerprint=encoder.fingerprint,
-                seconds=encoder.seconds, position=position, split_seed=seed, synthetic=(albums/"factors.csv").exists(), fingerprint=folder.name.split("-")[-1],
+                seconds=encoder.seconds, position=position, split_seed=seed if given is None else split or "column split", synthetic=(albums/"factors.csv").exists(), fingerprint=folder.name.split("-")[-1],
                 songs=len(rows), songs_read=opened.read, with_cover=int(rows.has_cover.sum()), albums=int(rows.album_id.nunique()),
                 train=int(((rows.split == "train") & rows.has_cover).sum()), test=int(((rows.split == "test") & rows.has_cover).sum()), skipped=opened.read - len(rows))
     write_json(folder/"info.json", info)
-    return Prepared(folder, rows, dataset, shapes, info, albums, skipped, notes)
+    return Prepared(folder, rows, dataset, shapes, info, albums, opened.given, skipped, notes)
 
 # %% ../../nbs/experiments/10_prepare.ipynb #19e9ad63
 def _write_arrow(table: pd.DataFrame, path: Path) -> None:

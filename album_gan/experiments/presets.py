@@ -8,7 +8,7 @@ __all__ = ['LYRICS', 'PROMPTS', 'SIZES', 'WORLD', 'VALIDATION_WORLD', 'PRESETS',
            'run_stamp', 'watcher', 'guidance_sweep', 'run_folder', 'is_finished', 'prepared_for', 'run_preset']
 
 # %% ../../nbs/experiments/60_presets.ipynb #78cf2fb6
-import ast, json, platform, re, shutil, time
+import ast, json, re, shutil, time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -31,7 +31,7 @@ from .controls import CONTROLS, Looked, MusicJudge, album_values, look_at_arm, p
 from .metrics import METRIC_KEYS, CoverFeatures, Seen, features_of, paired_bootstrap, summarise
 from .paper import PixelLoss
 from .prepare import Prepared, evaluation, prepare
-from .runs import Painting, _version, held_out
+from .runs import Painting, held_out, write_config
 from .training import LOSSES, TrainConfig, draw_timesteps, train
 from ..data import covers as drawn
 from ..models.backbone import Backbone, backbone_fingerprint, find_backbone, load_backbone
@@ -281,9 +281,7 @@ def prepared_for(preset: Preset, # prompt
                 ) -> tuple[Prepared, Prepared | None]: # the albums, 70 : 30 unless a column `split` is given; validation albums, of the demo world only
     "The data of a run."
     how = dict(test=0.3) | ({} if preset.prompt == "album_genre" else dict(prompts=lambda t: PROMPTS[preset.prompt](t, lyrics)))
-    if str(albums) != "demo":
-        columns = pd.read_csv(Path(albums)/"albums.csv", nrows=0).columns
-        return prepare(albums, backbone, encoder, **how, **({"split": "split"} if "split" in columns else {})), None
+    if str(albums) != "demo": return prepare(albums, backbone, encoder, **how), None
     seconds = 6.0 if size.name == "test" else 30.0
     make = lambda n, world: demo_folder(n, seed=world, size=backbone.resolution, seconds=seconds, workers=1 if size.name == "test" else None)
     return prepare(make(size.albums, WORLD), backbone, encoder, **how), prepare(make(size.validation, VALIDATION_WORLD), backbone, encoder, test=0.0)
@@ -339,8 +337,7 @@ def _run(preset, seed, size, albums, folder, lyrics):
     began, (config, painting) = time.time(), settings(preset, seed, size)
     backbone = load_backbone(config.backbone)
     prepared, validation = prepared_for(preset, size, backbone, config.encoder, albums, lyrics)
-    write_json(folder/"config.json", dict(run=folder.name, albums=Path(albums).name, train=asdict(config), painting=asdict(painting), preset=asdict(preset), size=asdict(size), data=prepared.info,
-                                          versions={"python": platform.python_version(), **{n: _version(n) for n in ("album_gan", "torch", "diffusers", "transformers")}}))
+    write_config(folder, albums, config, painting, prepared, preset=asdict(preset), size=asdict(size))
     loaded = time.time()
     conditioner = train(prepared, backbone, config, folder, checkpoint_every=max(1, min(100, config.max_steps//8)), watch=None if validation is None or not config.max_steps else watcher(config, backbone, validation))
     trained = time.time()

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Painting', 'run_name', 'paint', 'paint_arms', 'evaluate', 'held_out', 'text_agreement', 'varied', 'make_samples',
-           'demo_music', 'Run', 'start_run', 'finish_run', 'run_experiment', 'load_run', 'read_runs']
+           'demo_music', 'Run', 'write_config', 'start_run', 'finish_run', 'run_experiment', 'load_run', 'read_runs']
 
 # %% ../../nbs/experiments/50_runs.ipynb #5c42cedf
 import json, platform, re
+from typing import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,17 +56,17 @@ def run_name(albums: str, # as given: "demo", a folder
 # %% ../../nbs/experiments/50_runs.ipynb #2d3c13b2
 def paint(pipe: AlbumCoverPipeline, # with its scheduler
           prompts: list[str], # N
-          music: torch.Tensor | None, # [N, T, D], or None for no music
+          music: torch.Tensor | Callable | None, # [N, T, D], or a function from a slice of N to that part of it, or None for no music
           keys: list[str], # N; each names a picture's starting noise
           painting: Painting, # steps, guidance, seed
           batch: int = 50, # pictures at a time
           desc: str = "painting", # for the progress bar
          ) -> np.ndarray: # uint8 [N, H, W, 3]
     "Make a picture for every prompt; the noise depends on the key alone."
-    pictures = []
+    pictures, hear = [], music if music is None or callable(music) else music.__getitem__
     for i in progress(range(0, len(prompts), batch), desc, unit=f"×{batch}"):
         generators = [torch.Generator().manual_seed(fold(painting.seed, int(fingerprint(k), 16))) for k in keys[i:i + batch]]
-        images = pipe(prompts[i:i + batch], audio=None if music is None else music[i:i + batch], num_inference_steps=painting.num_inference_steps,
+        images = pipe(prompts[i:i + batch], audio=None if hear is None else hear(slice(i, i + batch)), num_inference_steps=painting.num_inference_steps,
                       guidance_text=painting.guidance_text, guidance_music=painting.guidance_music if music is not None else 0, music_interval=(painting.music_above, 1.0), generator=generators, output_type="np").images
         pictures.append((images*255).round().astype(np.uint8))
     return np.concatenate(pictures)
@@ -90,7 +91,7 @@ def paint_arms(pipe: AlbumCoverPipeline, # the model
         music = None
         if arm != "off":
             source = rows if arm == "true" else rows[derange(table.artist.where(table.artist != "", table.album_id).to_numpy(), seed=painting.seed)]
-            music = prepared.batch(source, ("music",))["music"]
+            music = lambda at, source=source: prepared.batch(source[at], ("music",))["music"] # little by little: an hour of Jukebox fills the memory
         out[arm] = paint(pipe, list(table.prompt), music, list(table.song_id), painting, desc=f"painting {arm}")
         with atomic_path(file) as part: np.save(part, out[arm], allow_pickle=False)
     return out
@@ -184,7 +185,7 @@ def make_samples(pipe: AlbumCoverPipeline, # the trained model
     pool = np.concatenate([held_out(prepared, 200), without]).astype(int)
     if len(pool) < 2: pool = prepared.pick(with_cover=False)
     factors = prepared.factors(pool)
-    heard = prepared.batch(pool[:200], ("music",))["music"].mean(1).numpy() if factors is None else np.stack(
+    heard = np.concatenate([prepared.batch(part, ("music",))["music"].mean(1).numpy() for part in np.array_split(pool[:200], 8) if len(part)]) if factors is None else np.stack(
         [np.cos(2*np.pi*factors.hue), np.sin(2*np.pi*factors.hue), 1.2*factors.lightness, 0.8*factors.density, 0.6*factors.saturation], 1)
     columns = pool[varied((heard - heard.mean(0))/(1 if factors is not None else heard.std(0) + 1e-6), songs)]
     lines = pool[varied(np.array([[float(i)] for i in range(len(pool))]), 1)]
@@ -225,6 +226,18 @@ class Run:
     def losses(self) -> pd.DataFrame: # step, loss, lr
         return pd.read_csv(self.folder/"loss.csv")
 
+# %% ../../nbs/experiments/50_runs.ipynb #1f776f43
+def write_config(folder: Path, # the run folder
+                 albums: str | Path, # as given
+                 config: TrainConfig, # what to train
+                 painting: Painting, # how to evaluate
+                 prepared: Prepared, # the data
+                 **more, # what else describes the run
+                ) -> None:
+    "config.json: everything that decides the run, and the versions it was made with."
+    write_json(folder/"config.json", dict(run=folder.name, albums=Path(albums).name, train=asdict(config), painting=asdict(painting), **more, data=prepared.info,
+                                          versions={"python": platform.python_version(), **{n: _version(n) for n in ("album_gan", "torch", "diffusers", "transformers")}}))
+
 # %% ../../nbs/experiments/50_runs.ipynb #0914bae8
 def start_run(albums: str | Path, # "demo", an album folder, a folder of music
               config: TrainConfig, # what to train
@@ -238,8 +251,7 @@ def start_run(albums: str | Path, # "demo", an album folder, a folder of music
     if run and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run): raise AlbumGanError(f"The run name {run!r} can't be a folder's name; use letters, digits, '.', '_' and '-'.")
     folder = project_root()/results/"runs"/(run or run_name(str(albums), config, painting))
     prepared = prepare(albums, backbone, encoder)
-    write_json(folder/"config.json", dict(run=folder.name, albums=Path(albums).name, train=asdict(config), painting=asdict(painting), data=prepared.info,
-                                          versions={"python": platform.python_version(), **{n: _version(n) for n in ("album_gan", "torch", "diffusers", "transformers")}}))
+    write_config(folder, albums, config, painting, prepared)
     return folder, prepared, backbone
 
 def _version(name):

@@ -233,7 +233,8 @@ def new_conditioner(config: TrainConfig, # fusion, num_tokens, residual, seed
                                                 start=start_matters(backbone.scheduler) if config.music_start is None else config.music_start)
     if conditioner.adapter is not None:
         rows = prepared.pick("train")
-        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:512].numpy()]
+        enough = max(8, min(512, 2**27//math.prod(prepared.shapes["music"]))) # songs, half a gigabyte at most
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:enough].numpy()]
         music = prepared.batch(rows, ("music",))["music"].flatten(0, 1)
         conditioner.adapter.standardise(music.mean(0), music.std(0))
     return conditioner
@@ -262,7 +263,7 @@ def train(prepared: Prepared, # the dataset
     if (weights/"trained.json").exists() and json.loads((weights/"trained.json").read_text())["key"] == key:
         return MusicConditioner.from_pretrained(weights).to(backbone.device).eval().requires_grad_(False)
     rows = prepared.pick("train")
-    if not len(rows) and config.max_steps: raise AlbumGanError(f"{shown(prepared.albums)} has no album with both a usable song and a usable cover to train on; add covers, or take another folder.")
+    if not len(rows) and config.max_steps: raise AlbumGanError(f"{shown(prepared.given)} has no album with both a usable song and a usable cover to train on; add covers, or take another folder.")
     conditioner = new_conditioner(config, backbone, prepared)
     history, checkpoints = [], run/"checkpoints"/key
     run.mkdir(parents=True, exist_ok=True)

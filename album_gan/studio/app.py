@@ -22,7 +22,7 @@ from PIL import Image
 # %% ../../nbs/studio/60_app.ipynb #fb3decfe
 from ..data import synth
 from ..data.core import AlbumGanError, shown
-from ..data.covers import GENRES, draw_cover, random_sleeve
+from ..data.covers import GENRES, cover_image, random_sleeve
 from ..data.demo import demo_album
 from ..data.folder import UnusableFile
 from ..data.genres import MAIN_GENRES
@@ -418,7 +418,7 @@ def open_app(studio, # a `Studio`, from `load_studio`
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder)/"page") # where Gradio keeps uploads and what it shows
         page = build_app(studio, folder, example_songs(Path(folder)/"examples") if examples else None, **kwargs)
         icon = Path(folder)/"icon.png"
-        Image.fromarray((draw_cover(random_sleeve(np.random.default_rng(4)), 64)*255).astype("uint8")).save(icon)
+        cover_image(random_sleeve(np.random.default_rng(4))).save(icon)
         try:
             _, url, _ = page.launch(server_name=host, server_port=port or free_port(host), share=False, inbrowser=browser, prevent_thread_lock=True, quiet=True, show_error=True, max_file_size=max_bytes,
                                     ssr_mode=False, mcp_server=False, pwa=False, run_history=False, enable_monitoring=False, footer_links=[], theme=theme(gr), css=CSS, head=HEAD, favicon_path=str(icon))

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 # %% ../../nbs/studio/30_report.ipynb #53db0136
 from ..audio.features import song_features
 from ..data.core import AlbumGanError, atomic_path, shown
-from ..data.covers import draw_cover, srgb_to_oklab
+from ..data.covers import cover_image, srgb_to_oklab
 from ..data.demo import demo_album
 from ..data.emotions import estimate_emotions
 from ..data.folder import split_by_artist
@@ -132,7 +132,7 @@ class CoverIndex:
     def _show(self, i):
         import re
         if self.synthetic and (m := re.fullmatch(r"demo(\d+)-(\d+)", self.ids[i])):
-            return Image.fromarray((draw_cover(demo_album(int(m[2]), int(m[1])).sleeve, 128)*255).round().astype(np.uint8))
+            return cover_image(demo_album(int(m[2]), int(m[1])).sleeve, 128)
         return Image.fromarray(self.thumbs[i])
 
     def save(self,
@@ -202,7 +202,7 @@ def demo_index(n: int = 800, # albums of the demo world
     albums = [demo_album(i, seed) for i in range(n)]
     table = pd.DataFrame({"artist": [a.artist for a in albums], "album_id": [a.album_id for a in albums]})
     train = [a for a, s in zip(albums, split_by_artist(table, test, split_seed)) if s == "train"]
-    return index_covers([Image.fromarray((draw_cover(a.sleeve, 64)*255).round().astype(np.uint8)) for a in train], [a.album_id for a in train], [a.title for a in train], synthetic=True)
+    return index_covers([cover_image(a.sleeve) for a in train], [a.album_id for a in train], [a.title for a in train], synthetic=True)
 
 # %% ../../nbs/studio/30_report.ipynb #af66630f
 def prepared_index(prepared, # a `Prepared` dataset
