@@ -137,7 +137,8 @@ def progress(iterable=None, # what to go through, or None with `total`
              **kwargs, # anything `tqdm` takes: total, initial, unit
             ) -> tqdm:
     "A `tqdm` bar that never ends up in a stored notebook."
-    if os.environ.get("IN_TEST") or ("ALBUM_GAN_PROGRESS" not in os.environ and _under_papermill()): return tqdm(iterable, desc=desc, disable=True, **kwargs)
+    alone = os.environ.get("LOCAL_RANK", "0") == "0" # or the first of several processes
+    if not alone or os.environ.get("IN_TEST") or ("ALBUM_GAN_PROGRESS" not in os.environ and _under_papermill()): return tqdm(iterable, desc=desc, disable=True, **kwargs)
     if tty := os.environ.get("ALBUM_GAN_PROGRESS"):
         from tqdm.std import tqdm as plain
         try: out = os.fdopen(os.open(tty, os.O_WRONLY | getattr(os, "O_NOCTTY", 0)), "w", buffering=1)

@@ -137,7 +137,7 @@ def _fid(real, fake):
     "torchmetrics' FID of float64 features [N, F] and [M, F], along the directions in which they lie."
     both = torch.cat([real, fake]) - real.mean(0)
     if len(both) < both.shape[1]: both = both @ torch.linalg.qr(both.T).Q
-    fid = FrechetInceptionDistance(feature=_Given(both.shape[1]))
+    fid = FrechetInceptionDistance(feature=_Given(both.shape[1]), sync_on_compute=False) # one process has all features
     a, b = both[:len(real)], both[len(real):]
     fid.update(a, real=True); fid.update(b, real=False)
     try: return max(0., float(fid.compute()))
@@ -163,7 +163,7 @@ def fid_kid(features_real: np.ndarray, # [N, F]
         torch.default_generator.manual_seed(seed)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer.*")
-            kid = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=1, subset_size=m, compute_with_cache=False)
+            kid = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=1, subset_size=m, compute_with_cache=False, sync_on_compute=False)
         kid.update(real, real=True); kid.update(fake, real=False)
         values = np.array([float(kid.compute()[0]) for _ in range(subsets)]) # one at a time, so that two models can be compared on the same subsets
     finally: torch.set_rng_state(state)

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 # %% ../../nbs/experiments/10_prepare.ipynb #e1400910
+from ..audio.devices import this_process
 from ..audio.clips import clip_batches
 from ..audio.encoders import load_encoder
 from ..data.core import AlbumGanError, data_dir, fingerprint, progress, shown, write_json
@@ -186,7 +187,8 @@ def prepare(albums: str | Path, # an album folder, or anything else `open_albums
     "Compute prompts, latents and embeddings of an album folder, or find them; `AlbumGanError` when no song can be used."
     backbone = load_backbone(backbone) if isinstance(backbone, str) else backbone
     encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    opened = open_albums(albums, backbone.resolution)
+    state = this_process() # of `accelerate launch`; alone otherwise
+    with state.main_process_first(): opened = open_albums(albums, backbone.resolution)
     albums, table = opened.path, read_albums(opened.path)
     table = table[table.audio != ""].reset_index(drop=True)
     if table.empty: raise AlbumGanError(f"No row of {shown(albums)}/albums.csv names a sound file; fill its column audio.")
@@ -198,15 +200,18 @@ def prepare(albums: str | Path, # an album folder, or anything else `open_albums
     folder = (Path(out) if out else data_dir())/f"prepared-{fingerprint(description)}"
     table = table[[c for c in table.columns if c not in ("prompt", "split", "has_cover", *_ARRAYS)]]
     table = table.assign(prompt=asked, split=sides)
-    files = []
-    for n, start in enumerate(progress(range(0, len(table), SHARD), "preparing songs", unit=f"×{SHARD}")):
-        shard, report = folder/f"shard-{n:05d}.arrow", folder/f"shard-{n:05d}.json"
+    starts = range(0, len(table), SHARD)
+    shards = [folder/f"shard-{n:05d}.arrow" for n in range(len(starts))]
+    share = slice(state.process_index, None, state.num_processes)
+    for shard, start in zip(shards[share], progress(starts[share], "preparing songs", unit=f"×{SHARD}")):
+        report = shard.with_suffix(".json")
         if not report.exists(): # written last
             made, said = _prepare_shard(table.iloc[start:start + SHARD].reset_index(drop=True), albums, backbone, encoder, encoder.seconds, position)
             folder.mkdir(parents=True, exist_ok=True)
             if made is not None: _write_arrow(made, shard)
             write_json(report, said)
-        if shard.exists(): files.append(shard)
+    state.wait_for_everyone()
+    files = [s for s in shards if s.exists()]
     said = [json.loads(f.read_text(encoding="utf-8")) for f in sorted(folder.glob("shard-*.json"))]
     names = dict(zip(table.audio, table.source)) if opened.given != opened.path else {} # songs by the names that their owner gave them
     more = {k: [(names.get(f, f), why) for s in said for f, why in s[k]] for k in ("skipped", "notes")}

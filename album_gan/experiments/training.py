@@ -9,7 +9,7 @@ __all__ = ['RECIPES', 'LOSSES', 'OPTIMIZERS', 'TrainConfig', 'DenoisingLoss', 's
 
 # %% ../../nbs/experiments/20_training.ipynb #e8ba27c0
 import json, math, os, shutil, signal, threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Callable
@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 # %% ../../nbs/experiments/20_training.ipynb #6e5d2da7
+from ..audio.devices import this_process
 from ..data.core import AlbumGanError, Registry, atomic_path, file_sha256, fingerprint, progress, shown, write_json
 from .prepare import Prepared, prepare
 from ..models.backbone import Backbone, encode_prompts, load_backbone, make_scheduler
@@ -257,6 +258,8 @@ def train(prepared: Prepared, # the dataset
          ) -> MusicConditioner: # trained, in evaluation mode; also saved in <run>/weights
     "Train, or go on training, or just load what is finished; Ctrl-C and `kill -9` lose at most `checkpoint_every` steps."
     from accelerate import Accelerator
+    state = this_process()
+    if config.batch_size % state.num_processes: raise AlbumGanError(f"{state.num_processes} processes cannot share batches of {config.batch_size} songs evenly; take a multiple of {state.num_processes} as batch_size.")
     run, described = Path(run), dict(asdict(config), data=prepared.info["fingerprint"], backbone_fingerprint=backbone.fingerprint)
     key = fingerprint(described)
     weights = run/"weights"
@@ -298,7 +301,7 @@ def train(prepared: Prepared, # the dataset
             save_checkpoint(checkpoints, len(history), tensors, history)
             with atomic_path(run/"loss.csv") as part: pd.DataFrame(history).to_csv(part, index=False)
         bar = progress(range(len(history), config.max_steps), f"training {config.fusion}", initial=len(history), total=config.max_steps)
-        with finish_step() as pressed:
+        with finish_step() if state.num_processes == 1 else nullcontext([]) as pressed: # several processes could stop at different steps
             for step in bar:
                 chance = torch.Generator().manual_seed(fold(config.seed, step, 2))
                 picked = rows[step_indices(step, config.batch_size, len(rows), config.seed).numpy()]
@@ -325,8 +328,10 @@ def train(prepared: Prepared, # the dataset
         save()
         if average: average.copy_to(conditioner.parameters())
     conditioner.eval().requires_grad_(False)
-    conditioner.save_pretrained(weights)
-    with atomic_path(run/"loss.csv") as part: pd.DataFrame(history, columns=["step", "loss", "lr"] + ["validation"]*bool(watch and history)).to_csv(part, index=False)
-    write_json(weights/"trained.json", dict(key=key, **described))
-    shutil.rmtree(run/"checkpoints", ignore_errors=True)
+    if state.is_main_process:
+        conditioner.save_pretrained(weights)
+        with atomic_path(run/"loss.csv") as part: pd.DataFrame(history, columns=["step", "loss", "lr"] + ["validation"]*bool(watch and history)).to_csv(part, index=False)
+        write_json(weights/"trained.json", dict(key=key, **described))
+        shutil.rmtree(run/"checkpoints", ignore_errors=True)
+    state.wait_for_everyone()
     return conditioner
