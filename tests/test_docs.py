@@ -54,7 +54,9 @@ def test_every_picture_has_a_text_and_nothing_is_executed(site):
         if not name.endswith('.ipynb'): continue
         for cell in json.loads(data)['cells']:
             pictures = [o for o in cell.get('outputs', []) if any(k.startswith('image/') for k in o.get('data', {}))]
-            if pictures: assert len(cell['metadata']['mystnb']['image']['alt']) > 20, name
+            if pictures:
+                said = cell['metadata']['mystnb']['image']['alt']
+                assert len(pictures) == 1 and len(said) > 20 and not docs_check.NOTHING.fullmatch(said), f'{name}: {said}'
             assert not (cell['cell_type'] == 'code' and cell['source'].startswith('#|')), name
     assert "nb_execution_mode, nb_ipywidgets_js, nb_merge_streams = 'off'" in (ROOT/'docs'/'conf.py').read_text()
 
@@ -172,9 +174,33 @@ def test_words_lead_to_pages(site):
 
 def test_alt():
     assert docs.alt('#| fig-alt: "Two lines that cross"\nplot()', [], 'S', 'w') == 'Two lines that cross'
+    assert docs.alt('show()', [{'output_type': 'display_data', 'data': {}, 'metadata': {'image/png': {'alt': 'Eight covers'}}}], 'S', 'w') == 'Eight covers'
     said = docs.alt('ax.set(title="Loss", xlabel="step"); fig.suptitle("Two runs")', [], 'Training', 'It falls:\n\nAnd `rises`:')
     assert said.startswith('Figure in “Training”: ') and all(w in said for w in ('Two runs', 'Loss', 'horizontal axis: step', 'And rises')) and 'falls' not in said
+    assert docs.alt('display(loss_curves(t))', [], 'Training', '', {'loss_curves': 'Loss against steps.'}) == 'Figure in “Training”: Loss against steps.'
     assert docs.alt('plot()', [], 'Training', '') == 'Figure made by the code above, in “Training”.'
+    assert docs.leads_up('One *two* `low_confidence` [three](x.md).\n\n- a list') == 'One two low_confidence three.'
+    assert docs.leads_up('It ends here. ' + 'word '*80) == 'It ends here.' and docs.leads_up('| a |\n\n## b') == ''
+
+
+def test_what_draws_is_told_apart(site):
+    "Two modules have a `contact_sheet`; a notebook's picture is told by the one that it imports, also through an alias."
+    told = {p.name: docs.drawn_by(p, site) for p in site.pages if p.name in ('collect', 'analyze', 'train', 'experiments/album_plots')}
+    assert told['collect']['contact_sheet'] != told['analyze']['contact_sheet'] == told['experiments/album_plots']['contact_sheet']
+    assert 'loss_curves' in told['train'] and 'loss_curves' not in told['collect']
+
+
+def test_each_picture_of_a_cell_has_its_own_text(tmp_path):
+    picture = lambda said: {'output_type': 'display_data', 'data': {'image/png': '', 'text/plain': ''}, 'metadata': {'image/png': {'alt': said}}}
+    words = {'output_type': 'stream', 'name': 'stdout', 'text': 'w'}
+    cell = {'cell_type': 'code', 'metadata': {}, 'source': 'draw()', 'outputs': [words, picture('First'), words, picture('Second'), words]}
+    (tmp_path/'settings.ini').write_text((ROOT/'settings.ini').read_text())
+    (tmp_path/'nbs').mkdir()
+    (tmp_path/'nbs'/'a.ipynb').write_text(json.dumps({'cells': [{'cell_type': 'markdown', 'metadata': {}, 'source': '# A'}, cell]}))
+    page = docs.Page(tmp_path/'nbs'/'a.ipynb', 'a', 'verb', tmp_path)
+    _, one, two = docs.convert(page, docs.Site([page], tmp_path))['cells']
+    assert [c['metadata']['mystnb']['image']['alt'] for c in (one, two)] == ['First', 'Second'] and [len(c['outputs']) for c in (one, two)] == [3, 2]
+    assert one['source'] == 'draw()' and one['metadata']['tags'] == [] and two['metadata']['tags'] == ['remove-input']
 
 
 def test_two_files_one_page(tmp_path):
@@ -202,7 +228,8 @@ def test_pages(built):
     assert '<math' in fusion and 'MathJax' not in fusion and 'id="def-models-fusion-crossfusion-class"' in fusion.lower()
 
 
-FAULTS = {'<img src="gone.png" alt="x">': 'not there', '<img src="a.png">': 'has no text', '<script src="https://cdn.example.org/x.js"></script>': 'from elsewhere', '<a href="gone.html">x</a>': 'not there',
+FAULTS = {'<img src="gone.png" alt="x">': 'not there', '<img src="a.png">': 'has no text', '<img src="a.png" alt="a.png">': 'says nothing',
+          '<img src="a.png" alt="Figure made by the code above, in “T”.">': 'says nothing', '<script src="https://cdn.example.org/x.js"></script>': 'from elsewhere', '<a href="gone.html">x</a>': 'not there',
           '<a href="#gone">x</a>': 'names a place', '<h3>x</h3>': 'level 3', '<h1>x</h1>': '2 first headings', '<a href="file:///x">x</a>': 'links to'}
 
 

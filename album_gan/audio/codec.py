@@ -10,7 +10,6 @@ import math
 from typing import NamedTuple
 
 import librosa
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config

@@ -14,7 +14,6 @@ from functools import wraps
 
 from rapidfuzz import fuzz
 
-from .core import AlbumGanError
 from .politeness import ServiceError
 
 # %% ../../nbs/data/72_catalogs.ipynb #68780f6f

@@ -19,7 +19,7 @@ import pandera.pandas as pa
 
 from .card import write_card
 from .core import AlbumGanError, atomic_path, file_sha256, progress, shown
-from .folder import COLUMNS, UnusableFile, check_albums, is_album_folder, open_picture, read_albums, read_provenance, write_albums
+from .folder import UnusableFile, check_albums, is_album_folder, open_picture, read_albums, read_provenance, write_albums
 from .genres import UNKNOWN, GenreRules, fill_genres, read_rules
 from .music import _bring, judge
 from .sound import quiet_decoder

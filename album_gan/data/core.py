@@ -7,7 +7,7 @@ __all__ = ['AlbumGanError', 'Registry', 'project_root', 'data_dir', 'shared_dir'
            'file_sha256', 'folder_sha256', 'atomic_path', 'write_json', 'progress', 'check_parameters']
 
 # %% ../../nbs/data/00_core.ipynb #63ac2d54
-import hashlib, json, os, sys
+import hashlib, json, os
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path

@@ -6,7 +6,7 @@
 __all__ = ['LAW', 'demo_title', 'demo_artist', 'cover_factors', 'DemoAlbum', 'demo_album', 'demo_folder', 'read_factors']
 
 # %% ../../nbs/data/50_demo.ipynb #8ee83ab4
-import os
+import json, os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import covers, synth
-from .core import AlbumGanError, atomic_path, data_dir, file_sha256, fingerprint, progress
+from .core import AlbumGanError, atomic_path, data_dir, file_sha256, fingerprint, progress, shown, write_json
 from .folder import album_prompt, read_albums, write_albums
 
 # %% ../../nbs/data/50_demo.ipynb #c8031cba
@@ -106,6 +106,11 @@ def demo_folder(n: int = 800, # albums
     if n < 1: raise AlbumGanError(f"A demo world of {n} albums is empty; ask for 1 or more.")
     made_by = fingerprint([file_sha256(m.__file__) for m in (synth, covers)] + [seconds, sample_rate, demo_title(np.random.default_rng(0), "Moon")])
     folder = Path(out) if out else data_dir()/f"demo-{n}-s{seed}-{size}px-{made_by}"
+    if out:
+        mark, said = fingerprint([made_by, n, seed, size]), folder/"demo.json"
+        if folder.is_dir() and any(folder.iterdir()) and not (said.is_file() and json.loads(said.read_text(encoding="utf-8")) == mark):
+            raise AlbumGanError(f"{shown(folder)} holds something else than this demo world; give another folder, or empty it.")
+        if not said.is_file(): write_json(said, mark)
     albums = [demo_album(i, seed) for i in range(n)]
     if not (folder/"factors.csv").exists(): # written last
         from joblib import Parallel, delayed

@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'ALBUM_SCHEMA', 'MAX_PIXELS', 'MIN_SIDE', 'check_albums', 
            'read_provenance', 'album_prompt', 'split_by_artist', 'UnusableFile', 'open_picture', 'load_cover']
 
 # %% ../../nbs/data/10_folder.ipynb #87a19c2d
-import hashlib, io, json, numbers, os, re, unicodedata, warnings
+import hashlib, io, json, numbers, re, unicodedata, warnings
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -152,10 +152,11 @@ def write_albums(path: str | Path, # the folder; made where it is missing
     provenance = _provenance(list(df.columns), len(df), provenance)
     try: path.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise AlbumGanError(f"The album folder {shown(path)} cannot be made ({e.strerror}); choose another place.") from None
+    (path/"albums.json").unlink(missing_ok=True) # a folder without it can be read, one with two different tables can't
     write_json(path/"provenance.json", provenance)
-    _write_records(path/"albums.json", df)
     with atomic_path(path/"albums.csv") as part:
         df.to_csv(part, index=False, lineterminator="\n", quoting=2, encoding="utf-8") # 2: quote all that is not a number
+    _write_records(path/"albums.json", df)
     return path
 
 # %% ../../nbs/data/10_folder.ipynb #f76f40dc

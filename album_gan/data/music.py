@@ -18,8 +18,8 @@ import pandas as pd
 from PIL import Image
 
 from .core import AlbumGanError, atomic_path, data_dir, fingerprint, progress, shown, write_json
-from .folder import COLUMNS, UnusableFile, is_album_folder, open_picture, read_albums, write_albums
-from .sound import FOREIGN, MUSIC, quiet_decoder, read_window
+from .folder import UnusableFile, is_album_folder, open_picture, read_albums, write_albums
+from .sound import MUSIC, quiet_decoder, read_window
 
 # %% ../../nbs/data/20_music.ipynb #00e43713
 _ID3 = dict(title=["TIT2"], artist=["TPE1"], album=["TALB"], album_artist=["TPE2"], genre=["TCON"],

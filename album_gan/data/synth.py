@@ -7,7 +7,7 @@ __all__ = ['FIFTHS', 'MINORS', 'BPM_RANGE', 'INSTRUMENTS', 'MusicFactors', 'rand
            'drum_kit', 'SongStyle', 'song_style', 'voice_chord', 'Note', 'compose_song', 'render_song']
 
 # %% ../../nbs/data/30_synth.ipynb #17e2f73c
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np

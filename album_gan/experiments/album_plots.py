@@ -21,7 +21,7 @@ from PIL import Image
 from ..audio.features import FEATURES
 from ..data.card import genre_counts
 from ..data.cleaning import Cleaned, clean_folder, folder_from_published
-from ..data.core import AlbumGanError, data_dir, fingerprint, progress, shown
+from ..data.core import AlbumGanError, data_dir, fingerprint, progress
 from ..data.covers import oklab_to_srgb, srgb_to_oklab
 from ..data.folder import load_cover
 from ..data.genres import UNKNOWN

@@ -8,6 +8,7 @@ __all__ = ['CONTROLS', 'GAINS', 'artists_of', 'other_songs', 'describe_sound', '
            'pipe_painter', 'average_song', 'look_at_arm', 'album_values', 'set_values', 'gains']
 
 # %% ../../nbs/experiments/64_controls.ipynb #25b782b6
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +26,7 @@ from torch import nn
 from ..audio.clips import load_clip
 from ..data import covers as drawn
 from ..data.core import AlbumGanError, atomic_path, data_dir, file_sha256, fingerprint, progress
-from .metrics import (Seen, as_pictures, cover_rank, derange, factor_agreement, factor_chance, factor_errors, features_of, fid_kid, look_at,
-                                           paired_bootstrap)
+from .metrics import as_pictures, cover_rank, derange, factor_agreement, factor_chance, factor_errors, fid_kid, look_at, paired_bootstrap
 from .metrics import _fid_by_singular_values, _plain
 from .paper import first_of_batch, published_errors
 from .prepare import Prepared, evaluation
@@ -74,7 +74,12 @@ def describe_sound(samples: np.ndarray, # [S] mono
 def describe_picture(pictures: np.ndarray, # uint8 [N, H, W, 3]
                     ) -> np.ndarray: # float32 [N, 51]
     "A picture in its colours: OKLab on a 4 × 4 grid, and how much light, colour and edges vary."
-    lab = drawn.srgb_to_oklab(as_pictures(pictures).astype(np.float32)/255)
+    pictures = as_pictures(pictures)
+    few = max(1, 2**22//pictures[0].size) if len(pictures) else 1 # at a time, whatever their size
+    return np.concatenate([_describe(pictures[i:i + few]) for i in range(0, len(pictures), few)] or [np.zeros((0, 51), np.float32)])
+
+def _describe(pictures):
+    lab = drawn.srgb_to_oklab(pictures.astype(np.float32)/255)
     N, H, W, _ = lab.shape
     grid = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(lab.transpose(0, 3, 1, 2))).float(), 4).flatten(1).numpy()
     edges = np.abs(np.diff(lab[..., 0], axis=1)).mean((1, 2)) + np.abs(np.diff(lab[..., 0], axis=2)).mean((1, 2))
@@ -84,7 +89,6 @@ def describe_picture(pictures: np.ndarray, # uint8 [N, H, W, 3]
 def sound_table(prepared: Prepared, # the albums
                ) -> np.ndarray: # float32 [rows, 22], computed once and kept
     "`describe_sound` of every song."
-    from joblib import Parallel, delayed
     paths = [prepared.albums/a for a in prepared.rows.audio]
     stamp = fingerprint(["describe_sound 1", prepared.info["seconds"], prepared.info["position"], [(p.name, s.st_size, s.st_mtime_ns) for p in paths for s in [p.stat()]]])
     file = data_dir()/f"sounds-{stamp}.npy"
@@ -236,6 +240,7 @@ def average_song(prepared: Prepared, # its training split is read
                  most: int = 512, # songs
                 ) -> torch.Tensor: # [T, D]
     "The mean embedding."
+    most = max(8, min(most, 2**27//math.prod(prepared.shapes["music"]))) # half a gigabyte of them at most
     return prepared.batch(prepared.pick("train", with_cover=False)[:most], ("music",))["music"].mean(0)
 
 # %% ../../nbs/experiments/64_controls.ipynb #4c1c0be3
@@ -316,11 +321,13 @@ def set_values(arm: Looked, # pictures
     a, b = real.features[there], arm.features[there]
     q, first = fid_kid(a, b, seed=seed), first_of_batch(there.sum(), batch)
     density, coverage = density_coverage(a, b, min(5, len(a) - 1)) if len(a) > 2 else ([np.nan], [np.nan])
+    known = [np.nan] if train_features is None or len(train_features) < 2 else copied(train_features, b)
+    error = lambda x: np.std(x, ddof=1)/np.sqrt(len(x)) if len(x) > 1 else np.nan # of a mean over pictures
     published = fid_kid(a[first], b[first], seed=seed)
     return _plain(dict(n=int(there.sum()), fid=np.nan if q["fid"] is None else q["fid"], fid_se=fid_interval(a, b, seed=seed), kid=np.nan if q["kid"] is None else q["kid"],
                        kid_se=np.nan if q["kid"] is None else q["kid_se"], kid_values=[] if q["kid"] is None else list(q["kid_values"]), kid_subset=q["subset_size"],
-                       fid_published=np.nan if published["fid"] is None else published["fid"], n_published=len(first), density=np.mean(density), coverage=np.mean(coverage),
-                       copied=np.nan if train_features is None or len(train_features) < 2 else copied(train_features, b).mean()))
+                       fid_published=np.nan if published["fid"] is None else published["fid"], fid_published_se=fid_interval(a[first], b[first], seed=seed), n_published=len(first),
+                       density=np.mean(density), density_se=error(density), coverage=np.mean(coverage), coverage_se=error(coverage), copied=np.mean(known), copied_se=error(known)))
 
 # %% ../../nbs/experiments/64_controls.ipynb #5a6ace66
 GAINS = ("agreement", "judge")

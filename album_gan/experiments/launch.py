@@ -15,7 +15,7 @@ import torch
 # %% ../../nbs/experiments/52_launch.ipynb #1dbc563e
 from ..audio.devices import this_process
 from ..data.core import AlbumGanError, shown
-from .runs import Painting, read_metrics, run_experiment, run_name
+from .runs import Painting, run_experiment, run_name
 from .training import TrainConfig
 
 # %% ../../nbs/experiments/52_launch.ipynb #c2ddfbc1

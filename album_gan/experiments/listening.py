@@ -6,22 +6,19 @@
 __all__ = ['KINDS', 'PAGE', 'make_test', 'write_page', 'read_trials', 'ListeningWidget', 'score_choices']
 
 # %% ../../nbs/experiments/70_listening.ipynb #68461080
-import base64, csv, html, io, json, shutil
-from dataclasses import dataclass
+import base64, csv, html, json
 from pathlib import Path
 from typing import Callable
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from scipy.stats import binomtest
 
 # %% ../../nbs/experiments/70_listening.ipynb #dedd43e3
 from ..audio.clips import load_clip
 from ..data.core import AlbumGanError, atomic_path, shown
 from ..data.sound import write_sound
-from .controls import other_songs, pipe_painter
-from .metrics import as_pictures
+from .controls import other_songs
 from .plots import enlarged
 from .prepare import Prepared, evaluation
 from .runs import held_out

@@ -7,7 +7,6 @@ __all__ = ['OKABE_ITO', 'ARMS', 'STYLE', 'style', 'smoothed', 'loss_curves', 'en
            'factor_scatter', 'factor_errors_bar', 'metrics_table', 'to_markdown', 'save_figure']
 
 # %% ../../nbs/experiments/40_plots.ipynb #110826cd
-import textwrap
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path

@@ -24,7 +24,8 @@ from PIL import Image
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 # %% ../../nbs/experiments/60_presets.ipynb #046b41e7
-from ..data.core import AlbumGanError, Registry, atomic_path, data_dir, file_sha256, fingerprint, folder_sha256, package_weights, project_root, shown, write_json
+from ..audio.devices import this_process
+from ..data.core import AlbumGanError, Registry, atomic_path, data_dir, file_sha256, fingerprint, folder_sha256, package_weights, project_root, write_json
 from ..data.demo import demo_folder
 from ..data.folder import album_prompt
 from .controls import CONTROLS, Looked, MusicJudge, album_values, look_at_arm, pipe_painter, set_values
@@ -136,12 +137,12 @@ _PUBLISHED = {("none", "ddpm"): (0.2050, 170.07), ("none", "pndm"): (0.1995, 218
 for (fusion, sampler), numbers in _PUBLISHED.items():
     _add(f"paper-{'prompt' if fusion == 'none' else fusion}-{sampler}", f"{_NAMES[fusion]}, {sampler.upper()}", "paper", fusion, "paper", dict(sampler=sampler, backprop="full"),
          dict(scheduler=sampler, **(dict(num_inference_steps=50, guidance_text=7.5, guidance_music=0.0) if fusion == "none" else dict(num_inference_steps=150, **_FUSED))),
-         seeds=1 if fusion == "none" else 2, paper=numbers)
+         seeds=2 if sampler == "ddpm" and fusion != "none" else 1, paper=numbers)
 
 # %% ../../nbs/experiments/60_presets.ipynb #464ba664
 _add("modern-prompt", "prompt only", "modern", "none", seeds=1)
 for fusion, title in {"concat": "concatenation, residual", "cross": "cross attention, residual", "gated": "gated attention"}.items():
-    _add(f"modern-{fusion}", title, "modern", fusion, arms=tuple(CONTROLS), sweep=fusion == "gated")
+    _add(f"modern-{fusion}", title, "modern", fusion, **(dict(arms=tuple(CONTROLS), sweep=True) if fusion == "gated" else {}))
 
 # %% ../../nbs/experiments/60_presets.ipynb #f1928557
 def _change(name, base, change, seeds=1, backbone="tiny", **train):
@@ -205,13 +206,14 @@ def run_stamp(preset: Preset, # which
               size: Size, # how large
               albums: str | Path = "demo", # demo, or an album folder
               code: bool = True, # whether the code counts
+              lyrics: str = "off", # policy for lyrics in prompts
              ) -> str: # 12 hexadecimal digits
     "The fingerprint of a finished run; `AlbumGanError` where the backbone is not there."
     config, painting = settings(preset, seed, size)
     if str(albums) == "demo": data = ["demo", WORLD, size.albums]
     else: data = [file_sha256(Path(albums)/"albums.csv"), sorted((f.name, f.stat().st_size) for sub in ("audio", "covers") for f in (Path(albums)/sub).glob("*"))]
     encoder = folder_sha256(package_weights("encoder")) if config.encoder == "tiny" else config.encoder
-    return fingerprint([asdict(config), asdict(painting), preset.prompt, list(preset.arms), preset.sweep, data, backbone_fingerprint(find_backbone(config.backbone)), encoder] + [code_version()]*code)
+    return fingerprint([asdict(config), asdict(painting), preset.prompt, list(preset.arms), preset.sweep, data, backbone_fingerprint(find_backbone(config.backbone)), encoder] + [lyrics]*(lyrics != "off") + [code_version()]*code)
 
 # %% ../../nbs/experiments/60_presets.ipynb #76ac176c
 def watcher(config: TrainConfig, # whose loss is watched
@@ -264,12 +266,13 @@ def is_finished(preset: str, # a name from PRESETS
                 albums: str | Path = "demo", # demo, or an album folder
                 results: str | Path = "results", # relative to the project
                 any_code: bool = False, # take runs of older code as finished
+                lyrics: str = "off", # policy for lyrics in prompts
                ) -> bool:
     "Whether a run is there, of this configuration, data and code."
     file = run_folder(preset, seed, results)/"metrics.json"
     try: done = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError): return False
-    return done.get("stamp_any_code" if any_code else "stamp") == run_stamp(PRESETS[preset], seed, SIZES[size], albums, not any_code)
+    return done.get("stamp_any_code" if any_code else "stamp") == run_stamp(PRESETS[preset], seed, SIZES[size], albums, not any_code, lyrics)
 
 # %% ../../nbs/experiments/60_presets.ipynb #e006633c
 def prepared_for(preset: Preset, # prompt
@@ -299,7 +302,7 @@ def run_preset(name: str, # a name from PRESETS
     preset, size, folder = PRESETS[name], SIZES[size], run_folder(name, seed, results)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder/"run.lock"): # somebody else may be at it
-        if not is_finished(name, seed, size.name, albums, results, any_code): _run(preset, seed, size, albums, folder, lyrics)
+        if not is_finished(name, seed, size.name, albums, results, any_code, lyrics): _run(preset, seed, size, albums, folder, lyrics)
     return json.loads((folder/"metrics.json").read_text(encoding="utf-8"))
 
 # %% ../../nbs/experiments/60_presets.ipynb #3bd946ac
@@ -335,7 +338,7 @@ def _measure(pipe, prepared, painting, preset, folder, key):
 # %% ../../nbs/experiments/60_presets.ipynb #a499e259
 def _run(preset, seed, size, albums, folder, lyrics):
     began, (config, painting) = time.time(), settings(preset, seed, size)
-    backbone = load_backbone(config.backbone)
+    backbone = load_backbone(config.backbone, device=str(this_process().device))
     prepared, validation = prepared_for(preset, size, backbone, config.encoder, albums, lyrics)
     write_config(folder, albums, config, painting, prepared, preset=asdict(preset), size=asdict(size))
     loaded = time.time()
@@ -350,5 +353,5 @@ def _run(preset, seed, size, albums, folder, lyrics):
     write_json(folder/"metrics.json", dict(metrics=metrics, synthetic=prepared.synthetic, picture="samples.png", run=folder.name, preset=preset.name, seed=seed, size=size.name, title=preset.title,
                                            arms=list(preset.arms), pixels=backbone.resolution, trainable=sum(p.numel() for p in conditioner.parameters()), train=asdict(config), painting=asdict(painting), data=prepared.info,
                                            seconds=dict(prepare=round(loaded - began, 1), train=round(trained - loaded, 1), measure=round(time.time() - trained, 1)),
-                                           stamp=run_stamp(preset, seed, size, albums), stamp_any_code=run_stamp(preset, seed, size, albums, False)))
+                                           stamp=run_stamp(preset, seed, size, albums, lyrics=lyrics), stamp_any_code=run_stamp(preset, seed, size, albums, False, lyrics)))
     shutil.rmtree(folder/"looked", ignore_errors=True)

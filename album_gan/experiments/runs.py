@@ -24,7 +24,7 @@ from ..data import covers as drawn
 from ..data.core import AlbumGanError, atomic_path, fingerprint, progress, project_root, shown, write_json
 from .paper import PixelLoss # with it come the recipe paper and its loss
 from .metrics import METRIC_KEYS, derange, evaluate_pictures
-from .plots import arms_grid, factor_errors_bar, loss_curves, music_grid, save_figure
+from .plots import arms_grid, music_grid, save_figure
 from .prepare import Prepared, evaluation, prepare
 from .training import TrainConfig, fold, train
 from ..models.backbone import Backbone, load_backbone, make_scheduler
@@ -190,7 +190,6 @@ def make_samples(pipe: AlbumCoverPipeline, # the trained model
                  albums: int = 6, # rows of the arms
                 ) -> dict[str, Path]: # name -> picture
     "Two pictures to look at: the arms side by side, and prompts against songs."
-    import textwrap
     label = lambda r: f"{r.album}\n{r.genre}" if r.genre else r.album
     size = pipe.vae.config.sample_size
     with_cover, without = held_out(prepared, albums), np.setdiff1d(prepared.pick("test", with_cover=False), prepared.pick("test"))
@@ -215,7 +214,6 @@ def make_samples(pipe: AlbumCoverPipeline, # the trained model
     heard = np.concatenate([prepared.batch(part, ("music",))["music"].mean(1).numpy() for part in np.array_split(pool[:200], 8) if len(part)]) if factors is None else np.stack(
         [np.cos(2*np.pi*factors.hue), np.sin(2*np.pi*factors.hue), 1.2*factors.lightness, 0.8*factors.density, 0.6*factors.saturation], 1)
     columns = pool[varied((heard - heard.mean(0))/(1 if factors is not None else heard.std(0) + 1e-6), songs)]
-    lines = pool[varied(np.array([[float(i)] for i in range(len(pool))]), 1)]
     if factors is not None: # one row per motif
         first = {m: i for i, m in reversed(list(enumerate(factors.motif)))}
         lines = pool[[first[m] for m in drawn.MOTIFS if m in first][:prompts]]
@@ -273,7 +271,8 @@ def start_run(albums: str | Path, # "demo", an album folder, a folder of music
               run: str = "", # the run's name; empty: `run_name`
              ) -> tuple[Path, Prepared, Backbone]:
     "Everything before training: check the choices, prepare the albums, write config.json."
-    backbone, encoder = load_backbone(config.backbone), load_encoder(config.encoder)
+    device = str(this_process().device)
+    backbone, encoder = load_backbone(config.backbone, device=device), load_encoder(config.encoder, device=device)
     make_scheduler(painting.scheduler, backbone.scheduler.config)
     if run and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run): raise AlbumGanError(f"The run name {run!r} can't be a folder's name; use letters, digits, '.', '_' and '-'.")
     folder = project_root()/results/"runs"/(run or run_name(str(albums), config, painting))

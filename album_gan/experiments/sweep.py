@@ -6,7 +6,7 @@
 __all__ = ['plan', 'command', 'prepare_all', 'reason_of', 'sweep']
 
 # %% ../../nbs/experiments/66_sweep.ipynb #4a81a5bd
-import os, re, subprocess, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
 from typing import Callable
 

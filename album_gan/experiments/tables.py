@@ -13,7 +13,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
@@ -25,9 +24,9 @@ from torch import nn
 from ..data import covers as drawn
 from ..data.core import AlbumGanError, atomic_path
 from .controls import CONTROLS, gains
-from .metrics import Interval, factor_chance, factor_correlation, paired_bootstrap
+from .metrics import Interval, paired_bootstrap
 from .paper import published_conditioner
-from .plots import ARMS, OKABE_ITO, _figure, cover_grid, enlarged, smoothed, style, to_markdown
+from .plots import OKABE_ITO, _figure, cover_grid, smoothed, style, to_markdown
 from .presets import PRESETS, SIZES, TABLE, run_folder
 
 # %% ../../nbs/experiments/68_tables.ipynb #0e9d69d1

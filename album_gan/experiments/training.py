@@ -260,6 +260,7 @@ def train(prepared: Prepared, # the dataset
     from accelerate import Accelerator
     state = this_process()
     if config.batch_size % state.num_processes: raise AlbumGanError(f"{state.num_processes} processes cannot share batches of {config.batch_size} songs evenly; take a multiple of {state.num_processes} as batch_size.")
+    if state.num_processes > 1 and config.loss == "pixel": raise AlbumGanError("The pixel loss draws one stream of noise along the sampler and can't be shared among processes; train it with one.")
     run, described = Path(run), dict(asdict(config), data=prepared.info["fingerprint"], backbone_fingerprint=backbone.fingerprint)
     key = fingerprint(described)
     weights = run/"weights"
@@ -280,7 +281,7 @@ def train(prepared: Prepared, # the dataset
         if history:
             conditioner.load_state_dict(tensors["conditioner"])
             optimizer.load_state_dict(dict(optimizer.state_dict(), state=_unflat(tensors["optimizer"])))
-            if average: average.shadow_params, average.optimization_step = [tensors["average"][str(i)] for i in range(len(average.shadow_params))], len(history)
+            if average: average.shadow_params, average.optimization_step = [tensors["average"][str(i)].to(accelerator.device) for i in range(len(average.shadow_params))], len(history)
         loss_of, optimizer = accelerator.prepare(loss_of, optimizer)
         empty = encode_prompts(backbone, [""]).cpu()
         spread = None if conditioner.adapter is None else conditioner.adapter.std.cpu()
@@ -327,7 +328,7 @@ def train(prepared: Prepared, # the dataset
                     raise KeyboardInterrupt
         save()
         if average: average.copy_to(conditioner.parameters())
-    conditioner.eval().requires_grad_(False)
+    conditioner.to(backbone.device).eval().requires_grad_(False)
     if state.is_main_process:
         conditioner.save_pretrained(weights)
         with atomic_path(run/"loss.csv") as part: pd.DataFrame(history, columns=["step", "loss", "lr"] + ["validation"]*bool(watch and history)).to_csv(part, index=False)

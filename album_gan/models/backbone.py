@@ -13,7 +13,7 @@ __all__ = ['LARGE', 'TINY_SCHEDULE', 'PORTION', 'SCHEDULERS', 'PACKAGED', 'HUB_S
 import copy, json, re, shutil
 from collections import Counter, defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

@@ -179,9 +179,9 @@ class AlbumCoverPipeline(DiffusionPipeline):
         music, mask = self.encode_music(songs, sample_rate) if hears else (None, None)
         if music is None: guidance_music = 0
         each = lambda x: None if x is None else x.repeat_interleave(num_images_per_prompt, 0)
-        text = each(encode_prompts(self, prompts)).to(self.unet.dtype)
+        text = each(encode_prompts(self, prompts)).to(device, self.unet.dtype)
         told = {"text": (text, None)}
-        if guidance_text != 1: told["null"] = (each(encode_prompts(self, negative)).to(text.dtype), None)
+        if guidance_text != 1: told["null"] = (each(encode_prompts(self, negative)).to(text), None)
         if music is not None: told["music"] = self.conditioner.install(self.unet)(text, each(music), each(mask))
 
         # the noise to start from

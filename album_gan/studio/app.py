@@ -17,7 +17,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from PIL import Image
 
 # %% ../../nbs/studio/60_app.ipynb #fb3decfe
 from ..data import synth

@@ -9,7 +9,7 @@ __all__ = ['MAX_SONG_BYTES', 'MAX_SONG_SECONDS', 'Song', 'words_of', 'find_model
 # %% ../../nbs/studio/40_generate.ipynb #412f03d3
 import json, os, re, threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,18 +20,18 @@ from PIL import Image
 
 # %% ../../nbs/studio/40_generate.ipynb #54f0d838
 from ..audio.clips import load_clip
-from ..data.core import AlbumGanError, fingerprint, folder_sha256, package_weights, project_root, shown, write_json
+from ..data.core import AlbumGanError, fingerprint, folder_sha256, package_weights, project_root, shown
 from ..data.covers import srgb_to_oklab
 from ..data.folder import UnusableFile, album_prompt
 from ..data.music import read_tags
 from ..data.sound import sound_info
-from ..experiments.runs import Painting, load_run
+from ..experiments.runs import Painting
 from ..models.backbone import load_backbone
 from ..models.conditioner import MusicConditioner
 from ..models.pipeline import AlbumCoverPipeline
 from .delivery import enlarge, save_picture
 from .lettering import clean_line
-from .report import CoverIndex, Heard, Nearest, demo_index, hear, prepared_index
+from .report import CoverIndex, Heard, Nearest, demo_index, hear
 from .typography import set_type
 
 # %% ../../nbs/studio/40_generate.ipynb #7c57447f

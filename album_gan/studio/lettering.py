@@ -8,8 +8,7 @@ __all__ = ['VOICES', 'SCRIPTS', 'font_files', 'open_font', 'clusters', 'system_f
            'shape_line', 'fill', 'specimen']
 
 # %% ../../nbs/studio/05_lettering.ipynb #93ed94df
-import os, unicodedata
-from collections.abc import Callable
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources

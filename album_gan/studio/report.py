@@ -8,14 +8,14 @@ __all__ = ['GRID', 'PLANTED', 'Heard', 'hear', 'thumbnail', 'Nearest', 'CoverInd
 
 # %% ../../nbs/studio/30_report.ipynb #d64b979e
 import io, json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 # %% ../../nbs/studio/30_report.ipynb #53db0136
 from ..audio.features import song_features

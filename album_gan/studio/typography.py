@@ -7,7 +7,7 @@ __all__ = ['NEEDED', 'LEAST', 'LAYOUTS', 'FRAME', 'BAND', 'luminance', 'contrast
            'Block', 'fit', 'Place', 'Layout', 'busyness', 'suggest_layout', 'Typeset', 'set_type']
 
 # %% ../../nbs/studio/10_typography.ipynb #8d3ae71f
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.path import Path as Outline
