@@ -108,15 +108,22 @@ def _about_model(folder):
     about = {**_json(folder/"trained.json"), **_json(folder/"training.json")}
     train = beside.get("train") or about.get("train") or {k: about[k] for k in ("backbone", "encoder", "seed", "recipe") if k in about}
     return dict(train=train, painting=beside.get("painting") or about.get("painting") or {}, data=beside.get("data") or (about["data"] if isinstance(about.get("data"), dict) else {}),
-                albums=str(beside.get("albums") or about.get("albums") or "demo"), run=str(beside.get("run") or about.get("run") or ""))
+                albums=str(beside.get("albums") or about.get("albums") or "demo"), size=beside.get("size") or about.get("size"), run=str(beside.get("run") or about.get("run") or ""))
 
 def _find_index(folder, about):
     "The index of training covers, or None and why."
     for f in (folder/"covers.safetensors", folder.parent/"covers.safetensors"):
         if f.is_file(): return CoverIndex.load(f), ""
     name, _, count = about["albums"].partition("-")
-    if name == "demo" and (not count or count.isdigit()): return demo_index(int(count or 800), split_seed=int(about["data"].get("split_seed", 0))), ""
-    return None, "The training covers of this model are not at hand, so whether a cover is copied cannot be told; make covers.safetensors with studio.generate.export_model."
+    seed, known = about["data"].get("split_seed", 0), _synthetic(about)
+    if known and about["size"]:
+        from album_gan.experiments.presets import WORLD
+        return demo_index(about["size"]["albums"], test=0.3, split_seed=seed, seed=WORLD), "" # a row of the results table
+    if known and name == "demo" and (not count or count.isdigit()): return demo_index(int(count or 800), split_seed=seed), ""
+    return None, "The training covers of this model are not at hand, so whether a cover is copied cannot be told; album_gan.studio.share.export_model(run, folder, index=prepared_index(prepared)) makes a model that has them with it."
+
+def _synthetic(about): # older runs don't say
+    return bool(about["data"].get("synthetic", about["albums"].partition("-")[0] == "demo"))
 
 # %% ../../nbs/studio/40_generate.ipynb #54e04e6a
 @dataclass
@@ -127,6 +134,7 @@ class Candidate:
     number: int # 1 … n
     nearest: Nearest | None = None # the most similar training cover
     factors: dict = field(default_factory=dict) # hue, lightness, colour, detail
+    settings: dict = field(default_factory=dict) # what it was painted with
 
     @property
     def warning(self) -> str: # "" or one sentence
@@ -275,9 +283,9 @@ class Studio:
                 if progress: progress(min(done, total), total)
             arts = self._paint(song, seeds, painting, True, tick)
             off = self._paint(song, seeds, painting, False, tick) if music_off else []
-        candidates = [Candidate(a, s, i + 1, self.index.nearest(a) if self.index else None, read_factors_of(a)) for i, (a, s) in enumerate(zip(arts, seeds))]
         settings = dict(seed=seeds[0], guidance_text=painting.guidance_text, guidance_music=painting.guidance_music, steps=painting.num_inference_steps, scheduler=painting.scheduler,
                         music_above=painting.music_above, run=self.name, model_hash=self.model_hash)
+        candidates = [Candidate(a, s, i + 1, self.index.nearest(a) if self.index else None, read_factors_of(a), settings | {"seed": s}) for i, (a, s) in enumerate(zip(arts, seeds))]
         return Generation(song, candidates, off, settings)
 
     def again(self,
@@ -306,7 +314,7 @@ class Studio:
                size: int = 3000, # pixels a side
                title: str | None = None, # instead of the song's; "" sets none
                artist: str | None = None, # likewise
-               settings: dict | None = None, # of the generation, for the file
+               settings: dict | None = None, # what it was painted with, where the candidate does not know
               ) -> Cover:
         "Enlarge a candidate, and set title and artist on it."
         title, artist = (song.title if title is None else title), (song.artist if artist is None else artist)
@@ -314,7 +322,7 @@ class Studio:
         set_ = set_type(plain, title, artist, layout)
         d = self.defaults
         about = dict(tool=f"album_gan {_version()}", title=clean_line(title), artist=clean_line(artist), genre=song.genre, prompt=song.prompt, seed=candidate.seed, run=self.name, model_hash=self.model_hash,
-                     guidance_text=d.guidance_text, guidance_music=d.guidance_music, steps=d.num_inference_steps, scheduler=d.scheduler, music_above=d.music_above) | {k: v for k, v in (settings or {}).items() if k != "seed"}
+                     guidance_text=d.guidance_text, guidance_music=d.guidance_music, steps=d.num_inference_steps, scheduler=d.scheduler, music_above=d.music_above) | {k: v for k, v in (candidate.settings or settings or {}).items() if k != "seed"}
         about |= dict(picture=how, layout=set_.layout, size=size, synthetic=self.synthetic, heard=str(song.heard) if song.heard else "", nearest=candidate.nearest and dict(album_id=candidate.nearest.album_id, similarity=candidate.nearest.similarity))
         notes = [*song.notes, *set_.notes] + ([candidate.warning] if candidate.warning else []) + ([self.index_note] if self.index_note else [])
         return Cover(plain, set_.image, set_.layout, how, set_.contrast, set_.missing, notes, about, song.heard, candidate.nearest)
@@ -336,4 +344,4 @@ def load_studio(run: str | Path = "", # as for `find_model`
     pipe = AlbumCoverPipeline.from_backbone(backbone, conditioner.to(device), encoder=about["train"].get("encoder", "tiny"), scheduler=defaults.scheduler)
     covers, note = _find_index(folder, about) if index else (None, "Training covers were not looked at.")
     hashes = [folder_sha256(folder, "diffusion_pytorch_model*.safetensors"), backbone.fingerprint, pipe.music_encoder().fingerprint]
-    return Studio(pipe, name, fingerprint(hashes), defaults, covers, note, about["albums"].startswith("demo") or bool(about["data"].get("synthetic")))
+    return Studio(pipe, name, fingerprint(hashes), defaults, covers, note, _synthetic(about))

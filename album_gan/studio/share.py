@@ -71,7 +71,7 @@ def export_model(run: str | Path, # as for `find_model`: a run folder or its nam
     "Write a model as others can load it: weights, training.json, covers.safetensors and the card."
     folder, called = find_model(run)
     out = Path(out)
-    if out.resolve() == folder.resolve(): raise AlbumGanError(f"{shown(out)} is the model itself; give another folder to export to.")
+    if out.resolve() in (folder.resolve(), folder.parent.resolve()): raise AlbumGanError(f"{shown(out)} is the model itself, or its run; give another folder to export to.")
     about = _about_model(folder)
     index = index or _find_index(folder, about)[0]
     result = _result_of(folder)
