@@ -49,6 +49,13 @@ def test_order_does_not_matter(fine):
     assert main_genre(fine) == main_genre(list(reversed(fine)))
 
 
+def test_compilations_lend_each_other_no_genre():
+    rows = pd.DataFrame(dict(album_id=list('abc'), artist='Various Artists', genre=['Jazz', 'Jazz', '']))
+    assert fill_genres(rows).genre.tolist() == ['Jazz', 'Jazz', UNKNOWN]
+    assert fill_genres(rows.assign(artist='Ada Abernathy')).genre.tolist() == ['Jazz']*3
+
+
+
 @given(st.lists(st.tuples(st.sampled_from('abc'), st.sampled_from(['X', 'Y', '']), st.sampled_from(['', 'pop', 'rock', 'unknown', 'Soundtrack', 'Metal']), st.sampled_from(['', 'art pop, pop', 'game']),
                           st.sampled_from(['', 'Jazz', 'Rock/Pop']), st.sampled_from(['', 'published', 'own'])), max_size=6))
 @settings(max_examples=60, deadline=None)

@@ -9,6 +9,7 @@ __all__ = ['PRIORS', 'need_jukebox', 'jukebox_sizes', 'JukeboxNet', 'jukebox_key
 # %% ../../nbs/audio/44_jukebox.ipynb #354394c6
 import importlib.util, json, math, pickle
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np, torch
 from safetensors import SafetensorError
@@ -155,7 +156,10 @@ def fetch_jukebox(prior: str = "5b", # "5b": 11.5 GB to fetch, 5.1 GB kept; "1b"
         files.append(folder/"published"/url.rpartition("/")[2])
         if files[-1].exists(): continue
         files[-1].parent.mkdir(parents=True, exist_ok=True)
-        try: torch.hub.download_url_to_file(url, str(files[-1]))
+        try:
+            torch.hub.download_url_to_file(url, str(files[-1]))
+            with urlopen(Request(url, method="HEAD")) as answer: whole = int(answer.headers.get("Content-Length") or 0)
+            if whole and files[-1].stat().st_size != whole: files[-1].unlink(); raise OSError("cut off")
         except OSError as e: raise AlbumGanError(f"{url} could not be fetched ({type(e).__name__}); run the same command again with a network, or fetch it by hand to {shown(files[-1])}.") from None
     convert_jukebox(*files, folder, prior, layers)
     print(f"{shown(folder)} is ready; {shown(folder)}/published can be deleted.")

@@ -59,7 +59,7 @@ def probe_features(embeddings: Tensor | np.ndarray, # [N, T, D]
 
 # %% ../../nbs/audio/60_probes.ipynb #6eb43957
 def probe(features: np.ndarray, # [N, D]
-          target, # N classes (strings, bools) or numbers
+          target, # N classes (strings, bools, whole numbers) or measurements (floats)
           groups=None, # N group names that must not be split, e.g. artists
           folds: int = 5, # how often to train
           seed: int = 0, # of the split

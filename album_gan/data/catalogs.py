@@ -185,7 +185,7 @@ def preview_expiry(url: str, # a preview's address
 _REMARK = r"deluxe|edition|remaster(?:ed)?|expanded|anniversary|bonus|version|explicit|clean|reissue|special|limited|collector'?s|super|digital|stereo|mono|re-?release|\d{4}"
 _BRACKETS = re.compile(rf"\s*[\(\[](?=[^\)\]]*\b(?:{_REMARK}|ep|single)\b)[^\)\]]*[\)\]]", re.I)
 _TAIL = re.compile(rf"\s+[-–—]\s+(?:(?:single|ep|album)|[^-–—]*\b(?:remaster(?:ed)?|edition|version|deluxe)\b[^-–—]*)$", re.I)
-_FEAT = re.compile(r"[\s(\[]+(?:feat|ft|featuring|with)\b\.?\s.*$", re.I)
+_FEAT = re.compile(r"[\s(\[]+(?:feat|ft|featuring)\b\.?\s.*$|\s*[(\[]with\s.*$", re.I) # a bare "with" may be part of a title
 
 def normal(text: str, # an artist's or album's name
            title: bool = True, # whether remarks on editions may go

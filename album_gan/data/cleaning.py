@@ -376,7 +376,7 @@ def clean_folder(raw: str | Path, # an album folder
     rows = len(table)
     clean, changes = clean_albums(table, raw, rules, media, test, seed, earlier, shown(raw/"albums.csv"))
     changes = pd.concat([years, changes]).sort_values("row", kind="stable").reset_index(drop=True) if len(years) else changes
-    if media != "none": clean = _bring_media(clean, raw, out, link)
+    clean = _bring_media(clean, raw, out, link)
     before = read_provenance(raw) if (raw/"provenance.json").is_file() else {}
     fields = {c: f for c, f in before.get("fields", {}).items() if c in clean}
     rule_of = {"genre": "main genre by album_gan.data.genres", "genres": "fine genres as the source spells them", "genre_source": "where the genre comes from", "split": f"artist-disjoint, share {test}, seed {seed}"}
@@ -385,9 +385,9 @@ def clean_folder(raw: str | Path, # an album folder
         fields[c] = {**before.get("fields", {}).get("genre" if c.startswith("genre") else c, {}), "rule": what}
     whole = {k: before.get(k) or "not recorded" for k in ("source", "licence")}
     known = {k: v for k, v in before.items() if k not in ("rows", "fields", "source", "licence", "time", "made_by", "cleaned")}
+    with atomic_path(out/"changes.csv") as part: changes.to_csv(part, index=False, lineterminator="\n") # first: it says that the folder is cleaning's own
     write_albums(out, clean, {**known, **whole, **({"time": before["time"]} if before.get("time") else {}), "fields": fields,
                               "cleaned": dict(rows_read=rows, rows_kept=len(clean), changes=len(changes), media=media, split=dict(test=test, seed=seed))})
-    with atomic_path(out/"changes.csv") as part: changes.to_csv(part, index=False, lineterminator="\n")
     if (raw/"factors.csv").is_file(): # the demo world's truth goes with it
         with atomic_path(out/"factors.csv") as part: shutil.copyfile(raw/"factors.csv", part)
     write_card(out)

@@ -325,7 +325,9 @@ def fill_genres(df: pd.DataFrame, # columns album_id, artist, genre; perhaps gen
         take = ~done & (out == UNKNOWN) & (found != UNKNOWN)
         out, fine, origin = out.mask(take, found), fine.mask(take, given), origin.mask(take, name)
     out, origin = out.mask(done, genre), origin.mask(~done & (out == UNKNOWN), "")
-    for name, key in (("album", df["album_id"].astype("str")), ("artist", text("artist").str.casefold())):
+    who = text("artist").str.casefold().str.strip()
+    who = who.mask(who.isin(["various artists", "various", "va"]), "") # nobody in particular
+    for name, key in (("album", df["album_id"].astype("str")), ("artist", who)):
         basis = (out != UNKNOWN) & ~origin.isin(["album", "artist"]) & (key != "") # nothing is filled from what was filled
         open_ = (out == UNKNOWN) & (key != "")
         if not open_.any() or not basis.any(): continue

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from .core import AlbumGanError, progress, shown
+from .core import AlbumGanError, Blocked, progress, shown
 from .politeness import Database, Pause, ServiceError, redact
 
 # %% ../../nbs/data/62_ledger.ipynb #f307fa6e
@@ -115,15 +115,16 @@ class Ledger:
            ) -> Summary:
         "Do what is not yet done. Interrupt or kill it at any time and run it again."
         total = len(units) if hasattr(units, "__len__") else None
-        summary, stop, places = Summary(step, service), threading.Event(), {}
+        summary, stop, places, blocked = Summary(step, service), threading.Event(), {}, None
         try: self._lock.acquire(timeout=0)
         except Timeout: raise AlbumGanError(f"{shown(self.db.path)} is in use by another run; wait until it has ended, or stop it.") from None
         try:
             with progress(total=total, desc=step, unit="unit") as bar:
                 fresh = self._fresh(summary, units, retry_errors, limit, stop, places)
                 for unit, row, error in _outcomes(fresh, work, threads, stop):
-                    if isinstance(error, (Pause, _Untried)): # the unit waits; what is under way may still finish
+                    if isinstance(error, (Pause, Blocked, _Untried)): # the unit waits; what is under way may still finish
                         if isinstance(error, Pause): summary.pause = summary.pause or error
+                        if isinstance(error, Blocked): blocked = blocked or error # a full disk is no unit's fault
                         stop.set(); places.pop(unit)
                     else: self._settle(summary, unit, places.pop(unit), row, error)
                     bar.n = summary.done + summary.skipped + summary.failed
@@ -134,6 +135,7 @@ class Ledger:
             with self.db.transaction() as c:
                 c.execute("INSERT INTO steps VALUES (?, ?, ?) ON CONFLICT (step) DO UPDATE SET units=max(units, excluded.units), service=excluded.service", (step, service, summary.units))
             self._lock.release()
+        if blocked: raise blocked
         return summary
 
     def _fresh(self, summary, units, retry_errors, limit, stop, places):
@@ -153,7 +155,7 @@ class Ledger:
         "Write down how a unit ended: its row or its error, and its state, in one transaction."
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         if error is None:
-            try: text = redact(json.dumps(row, ensure_ascii=False, default=_plain))
+            try: text = redact(json.dumps(row, ensure_ascii=False, default=_plain)).encode("utf-8", "replace").decode() # half a character is in no row
             except (TypeError, ValueError) as e: error = e
         with self.db.transaction() as c:
             c.execute("""INSERT INTO units VALUES (?, ?, ?, ?, ?, ?, 1, ?) ON CONFLICT (step, unit) DO UPDATE

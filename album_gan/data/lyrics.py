@@ -79,6 +79,8 @@ def find_lyrics(client, # a `data.http.Client`
             row = dict(rule="search", score=round(score, 1), url=hits[-at]["url"])
         except ServiceError as e:
             if e.kind != "offline": raise
+    if row["rule"] == "address" and not all(re.search("[A-Za-z0-9]", wanted[k]) for k in ("artist", "song")): # an address without their names is nobody's
+        return dict(rule="address", status="doubtful")
     try: found = lyrics_of(client, row["url"])
     except ServiceError as e:
         if e.kind != "not_found": raise

@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'hide', 'redact', 'Secret', 'secret', 'RedactingFilter', 're
            'retry_after', 'Database', 'Turnstile']
 
 # %% ../../nbs/data/59_politeness.ipynb #c7ab628d
-import logging, os, sqlite3, threading, time
+import base64, html, json, logging, os, re, sqlite3, threading, time
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
@@ -16,16 +16,18 @@ from urllib.parse import quote, quote_plus
 
 from dotenv import dotenv_values
 
-from .core import AlbumGanError, project_root, shown
+from .core import AlbumGanError, Blocked, project_root, shown
 
 # %% ../../nbs/data/59_politeness.ipynb #aca55ffd
 _SECRETS: dict[str, None] = {} # every spelling of every secret in use, longest first
 
 def hide(value: str, # something that nobody else may read
         ) -> None:
-    "From now on `redact` removes this value, also as it looks inside an address."
-    forms = {value, quote(value, safe=""), quote_plus(value)}
-    if new := {f for f in forms if len(f) >= 4} - _SECRETS.keys(): # "abc" is no secret, and would tear words apart
+    "From now on `redact` removes this value, also as addresses, JSON, HTML and base64 write it."
+    if len(value) < 4: return # "abc" is no secret, and would tear words apart
+    plain = {value, value.replace("/", "\\/"), json.dumps(value)[1:-1], html.escape(value), *(code(value.encode()).decode().rstrip("=") for code in (base64.b64encode, base64.urlsafe_b64encode))}
+    inside = {q for f in plain for q in (quote(f, safe=""), quote_plus(f))}
+    if new := (plain | inside | {re.sub("%..", lambda m: m[0].lower(), q) for q in inside}) - _SECRETS.keys():
         merged = sorted({*_SECRETS, *new}, key=len, reverse=True)
         _SECRETS.clear(); _SECRETS.update(dict.fromkeys(merged))
 
@@ -73,7 +75,7 @@ class RedactingFilter(logging.Filter):
 # %% ../../nbs/data/59_politeness.ipynb #615d477a
 def redact_logs() -> None:
     "Put `RedactingFilter` on the HTTP libraries' loggers, once."
-    for name in ("httpx2", *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))):
+    for name in (name for v in ("2", "") for name in (f"httpx{v}", *(f"httpcore{v}.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")))): # 2: ours; without: those that Hume's package uses
         logger = logging.getLogger(name)
         if not any(isinstance(f, RedactingFilter) for f in logger.filters): logger.addFilter(RedactingFilter())
 
@@ -151,7 +153,7 @@ class Database:
         except (sqlite3.Error, OSError) as e:
             remedy = "free some space and run the same command again" if "full" in str(e) else \
                      "it is damaged; move it away and run the same command again" if "malformed" in str(e) or "not a database" in str(e) else "check the folder and its permissions"
-            raise AlbumGanError(f"{shown(self.path)} cannot be used ({getattr(e, 'strerror', None) or e}); {remedy}.") from None
+            raise Blocked(f"{shown(self.path)} cannot be used ({getattr(e, 'strerror', None) or e}); {remedy}.") from None
 
     @contextmanager
     def transaction(self):
