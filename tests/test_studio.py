@@ -118,6 +118,15 @@ def test_type_can_be_read_on_painted_covers(covers):
     assert min(seen) >= NEEDED, sorted(seen)[:3]
 
 
+def test_recorded_figures_are_those_of_this_model(studio):
+    "What benchmarks/studio.py wrote down is about the model that ships, and keeps what was promised: 15 s a song, type on 200 covers that can be read."
+    told = json.loads((Path(__file__).resolve().parent.parent/"benchmarks"/"studio.json").read_text(encoding="utf-8"))
+    assert (told["model_hash"], told["size"]) == (studio.model_hash, 3000), "the model has changed: run benchmarks/studio.py on a quiet machine"
+    assert len(told["songs"]) > 30 and max(r["seconds"] for r in told["songs"]) <= 15
+    assert len(told["set"]) >= 200 and min(s["contrast"] for s in told["set"]) >= NEEDED and {s["layout"] for s in told["set"]} == {*LAYOUTS}
+    assert {1, 80} <= {len(s["title"]) for s in told["set"]}
+
+
 def test_contrast_measure_sees_bad_type():
     picture = Image.new("RGB", (300, 300), (128, 128, 128)); mask = np.zeros((300, 300), np.uint8); mask[100:140, 100:200] = 255
     pixels = np.asarray(picture).copy(); pixels[mask > 0] = 150

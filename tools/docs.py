@@ -204,10 +204,12 @@ class Site:
         self.by_path[(self.root/'nbs'/'index.ipynb').resolve()] = self.by_path.get((self.root/'docs'/'index.md').resolve())
         self.by_path[(self.root/'README.md').resolve()] = self.by_path.get((self.root/'docs'/'index.md').resolve())
         self.names = {}  # a definition's name -> its labels; data.folder.check_albums -> its label
+        self.drawn = {}  # (module, name) of a function that draws -> what it says of itself
         for page in self.pages:
             if page.path.suffix != '.ipynb' or not page.module: continue
             for node in self.definitions(page):
                 self.names.setdefault(node.name, []).append(label(page.module, node))
+                if draws(node): self.drawn[page.module, node.name] = (ast.get_docstring(node) or '').split('\n')[0]
                 for full in (f'{page.module}.{node.name}', f'album_gan.{page.module}.{node.name}'): self.names[full] = [label(page.module, node)]
 
     def definitions(self, page: Page) -> list[ast.AST]:
@@ -295,18 +297,43 @@ def without_directives(source: str) -> str: return re.sub(r'^#\|.*\n?', '', sour
 
 
 def described(outputs: list) -> str:
-    "The description that a PNG carries inside, as `experiments.plots.save_figure` writes it."
+    "The description that comes with a picture: in its output's metadata, as IPython and JupyterLab keep it, or inside the PNG, as `experiments.plots.save_figure` writes it."
     from PIL import Image
     for out in outputs:
+        if said := out.get('metadata', {}).get('image/png', {}).get('alt', ''): return said
         if 'image/png' in out.get('data', {}):
             said = Image.open(io.BytesIO(base64.b64decode(text(out['data']['image/png'])))).info.get('Description', '')
             if said: return said
     return ''
 
 
-def alt(source: str, outputs: list, section: str, before: str) -> str:
-    """What a picture shows, for those who cannot see it: `#| fig-alt: …` or the picture's own description; else the titles and labels
-    that the code gives it, its section, and the words that lead up to it."""
+def draws(node: ast.AST) -> bool:
+    "Whether a function makes a figure, by what it returns or what it is called."
+    return isinstance(node, ast.FunctionDef) and ('Figure' in ast.unparse(node.returns or ast.Constant('')) or node.name.endswith(('_grid', '_sheet', '_plot')))
+
+
+def drawn_by(page: Page, site: Site) -> dict[str, str]:
+    "What the functions that draw say of themselves, by the names under which a notebook has them: its own and those that it imports."
+    sources = {page.module}
+    for cell in page.notebook['cells']:
+        if cell['cell_type'] != 'code': continue
+        for node in ast.walk(parsed(text(cell['source']))):
+            if isinstance(node, ast.ImportFrom): sources |= {f'{node.module}.{a.name}'.removeprefix('album_gan.') for a in node.names}
+    return {name: said for (module, name), said in site.drawn.items() if {module, f'{module}.{name}'} & sources}
+
+
+def leads_up(before: str, most: int = 300) -> str:
+    "The last paragraph that is one, as plain words; whole sentences of it where it is long."
+    paragraph = next((p for p in reversed(re.split(r'\n\s*\n', before.strip())) if not re.match(r'[#|>$]|```|[-*] |\d+\. ', p)), '')
+    plain = re.sub(r'`|\*+|(?<!\w)_+|_+(?!\w)|!?\[([^\]]*)\]\([^)]*\)', lambda m: m[1] or '', ' '.join(paragraph.split()))
+    if len(plain) <= most: return plain
+    whole = re.match(rf'.{{1,{most}}}(?<!e\.g)(?<!i\.e)[.!?:;](?= )', plain)
+    return whole[0] if whole else plain[:most].rsplit(' ', 1)[0] + ' …'
+
+
+def alt(source: str, outputs: list, section: str, before: str, drawn: dict[str, str] | None = None) -> str:
+    """What a picture shows, for those who cannot see it: `#| fig-alt: …` or the picture's own description; else what the function that
+    draws it says of itself (`drawn`, by name), the titles and labels that the code gives it, and the words that lead up to it."""
     if said := directives(source).get('fig-alt', '').strip('"\'') or described(outputs): return said
     titles = []
     for node in ast.walk(parsed(source)):
@@ -314,18 +341,16 @@ def alt(source: str, outputs: list, section: str, before: str) -> str:
         named = {k.arg: k.value for k in node.keywords}
         called = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
         taken = [*(node.args[:1] if called in ('suptitle', 'set_title', 'title') else []), *([named['title']] if 'title' in named else [])]
-        titles += [n.value.strip() for n in taken if isinstance(n, ast.Constant) and isinstance(n.value, str) and n.value.strip()]
+        titles += [(drawn or {}).get(called, ''), *(n.value.strip() for n in taken if isinstance(n, ast.Constant) and isinstance(n.value, str))]
         titles += [f'{a} axis: {named[k].value}' for a, k in (('horizontal', 'xlabel'), ('vertical', 'ylabel')) if isinstance(named.get(k), ast.Constant) and named[k].value]
-    plain = re.sub(r'[`*_]|\[([^\]]*)\]\([^)]*\)', lambda m: m[1] or '', before.strip().split('\n\n')[-1].replace('\n', ' '))
-    plain = '' if plain.startswith(('#', '|', '>', '-')) else plain[:300].strip()
-    parts = [*dict.fromkeys(titles), plain]
-    return f'Figure in “{section}”: ' + '. '.join(p.rstrip('.: ') for p in parts if p) + '.' if any(parts) else f'Figure made by the code above, in “{section}”.'
+    parts = [p.rstrip('.: ') for p in dict.fromkeys([*titles, leads_up(before)]) if p.strip('.: ')]
+    return f'Figure in “{section}”: {". ".join(parts)}.' if parts else f'Figure made by the code above, in “{section}”.' # which the check does not let pass
 
 
 def convert(page: Page, site: Site) -> dict:
     "A notebook as the site shows it: stored outputs, definitions with their documentation, imports and hidden cells left out."
     cells, section, before, level = [], page.title, '', 2
-    nb = page.notebook
+    nb, drawn = page.notebook, drawn_by(page, site)
     markdown = lambda source: cells.append({'cell_type': 'markdown', 'metadata': {}, 'source': source})
     for number, cell in enumerate(nb['cells']):
         source = text(cell['source'])
@@ -354,10 +379,11 @@ def convert(page: Page, site: Site) -> dict:
         if 'code-fold' in said: tags.append('hide-input')
         if said.get('output') == 'false': outputs = []
         outputs = [o for o in outputs if o]
-        metadata = {'tags': tags}
-        if any(k.startswith('image/') for o in outputs for k in o.get('data', {})):
-            metadata['mystnb'] = {'image': {'alt': alt(source, outputs, section, before)}}
-        cells.append({'cell_type': 'code', 'execution_count': None, 'metadata': metadata, 'source': body, 'outputs': outputs})
+        pictures = [i for i, o in enumerate(outputs) if any(k.startswith('image/') for k in o.get('data', {}))]
+        for first, end in zip([0, *pictures[1:]], [*pictures[1:], len(outputs)]):  # a text belongs to a cell, so each picture after the first has one of its own
+            metadata = {'tags': tags if first == 0 else ['remove-input']}
+            if pictures: metadata['mystnb'] = {'image': {'alt': alt(source, outputs[first:end], section, before, drawn)}}
+            cells.append({'cell_type': 'code', 'execution_count': None, 'metadata': metadata, 'source': body if first == 0 else 'pass', 'outputs': outputs[first:end]})
     kernel = {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'}
     for i, c in enumerate(cells): c['id'] = f'c{i}'
     return {'cells': cells, 'metadata': {'kernelspec': kernel, 'language_info': {'name': 'python'}}, 'nbformat': 4, 'nbformat_minor': 5}

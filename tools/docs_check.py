@@ -1,7 +1,7 @@
 """Look at a built site as its readers do: the files first, then every page in headless Chromium.
 
 Files: each page has a title, one first heading and a language; each link, anchor and picture inside the site leads somewhere, each
-picture has a text, nothing is to be loaded from elsewhere. Browser: no error in the console, no request leaves the loopback, every picture
+picture has a text that says something, nothing is to be loaded from elsewhere. Browser: no error in the console, no request leaves the loopback, every picture
 is painted, and the search finds what is there. `python tools/docs.py --check` does both.
 """
 import contextlib
@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 HOME = 'http://site'  # stands for the site's root while files are looked at
+NOTHING = re.compile(r'\s*((figure|picture|image|plot|output)s?\W*\d*|\S+\.(png|jpe?g|svg|gif|webp)|Figure made by the code above.*)\s*', re.IGNORECASE | re.DOTALL)  # texts that say nothing
 LOADS = {'img': 'src', 'script': 'src', 'iframe': 'src', 'audio': 'src', 'video': 'src', 'source': 'src', 'embed': 'src', 'object': 'data'}
 
 
@@ -42,6 +43,7 @@ class Reader(HTMLParser):
         if tag == 'link' and {'stylesheet', 'icon', 'preload', 'prefetch', 'manifest'} & set((a.get('rel') or '').split()): self.loads.append(a.get('href', ''))
         if tag == 'img' and not (a.get('alt') or '').strip() and a.get('aria-hidden') != 'true' and a.get('role') != 'presentation' and 'sidebar-logo' not in (a.get('class') or ''):
             self.problems.append(f"the picture {a.get('src', '')[:80]} has no text")
+        if tag == 'img' and NOTHING.fullmatch(a.get('alt') or ''): self.problems.append(f"the text of the picture {a.get('src', '')[:80]} says nothing: {a['alt']!r}; give its cell a line #| fig-alt: \"…\"")
         if 'style' in a: self.loads += re.findall(r'url\(\s*[\'"]?([^\'")]+)', a['style'] or '')
 
     def handle_endtag(self, tag):
