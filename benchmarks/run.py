@@ -1,177 +1,614 @@
-"""Speed as ratios: ours against a named reference, measured in the same process, turn and turn about.
+"""Speed and memory as ratios: ours beside a named reference, on this machine, turn and turn about.
 
-    python benchmarks/run.py                # writes benchmarks/results.json and results.md
-    python benchmarks/run.py clips pipeline # only these
+    python benchmarks/run.py                    # all but real_memory, about ten minutes; writes benchmarks/results.json and results.md
+    python benchmarks/run.py pipeline solvers   # only these; what was measured before stays
+    python benchmarks/run.py real_memory        # builds random weights in miniSD's layout (4 GB on disk), takes 17 GB of memory
+    python benchmarks/run.py --miniature        # everything very small, to see that it works; writes nothing
 
-Milliseconds of one machine say little about another; the ratio of two things measured side by side does. Each pair is run
-alternately (A B, B A, A B …) and the median of the rounds counts, with half the interquartile range beside it.
+Milliseconds of one machine say little about another; the ratio of two things measured side by side does. The median of the rounds
+counts, with half the interquartile range beside it. Memory is the peak of a process of its own. Run it on a quiet machine.
 """
 import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import contextmanager, redirect_stderr
+from functools import cache
+from itertools import count, pairwise
 from pathlib import Path
 
+os.environ['IN_TEST'] = '1' # no progress bars, but where they are measured
+os.environ['HF_HUB_OFFLINE'] = '1'
+
 import numpy as np
+import psutil
 import torch
 from torch.nn import functional as F
 
 HERE = Path(__file__).resolve().parent
-os.environ['IN_TEST'] = '1'  # no progress bars
+SMALL = '--miniature' in sys.argv
+NUMBERS = count()
 
 
-def versus(ours, reference, rounds: int = 7) -> dict:
-    "Median seconds of two functions, run turn and turn about, and the ratio reference / ours of the rounds."
-    ours(), reference()  # warm-up
-    seconds = {ours: [], reference: []}
+def size(full, small):
+    "What is measured, or its miniature."
+    return small if SMALL else full
+
+
+# %% measuring
+def turns(rounds: int, **functions) -> dict[str, list[float]]:
+    "Seconds of functions that run turn and turn about, each round beginning with the next of them; one call of each comes first and does not count."
+    for f in functions.values(): f()
+    seconds, names = {n: [] for n in functions}, list(functions)
     for i in range(rounds):
-        for f in ((ours, reference), (reference, ours))[i % 2]:
+        for n in names[i % len(names):] + names[:i % len(names)]:
             start = time.perf_counter()
-            f()
-            seconds[f].append(time.perf_counter() - start)
-    ratios = [r/o for o, r in zip(seconds[ours], seconds[reference])]
-    low, _, high = statistics.quantiles(ratios, n=4)
-    return {'ours_s': statistics.median(seconds[ours]), 'reference_s': statistics.median(seconds[reference]),
-            'reference_per_ours': statistics.median(ratios), 'spread': (high - low)/2, 'rounds': rounds}
+            functions[n]()
+            seconds[n].append(time.perf_counter() - start)
+    return seconds
 
 
-def clips() -> dict:
-    "25 s out of a four-minute song: `load_clip` against `librosa.load` of the whole file, then cutting."
-    import librosa
-
-    from album_gan.audio.clips import load_clip
-    from album_gan.data.sound import write_sound
-    from album_gan.data.synth import MusicFactors, render_song
-    song = np.tile(render_song(MusicFactors(key=2), 1, 30.0, 44100), 8)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)/'song.ogg'
-        write_sound(path, np.stack([song, song], 1), 44100)
-
-        def whole():
-            y, _ = librosa.load(path, sr=22050, mono=True)
-            start = (len(y) - 25*22050)//2
-            return y[start:start + 25*22050]
-        return versus(lambda: load_clip(path), whole, rounds=3)
+def row(what: str, above: list[float], below: list[float], bound: str = '', scale: float = 1.0, **more) -> dict:
+    "The ratio above / below of paired rounds (times `scale`), and whether it keeps its bound: ≤ or ≥ and a number."
+    ratios = [scale*a/b for a, b in zip(above, below)]
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios*3
+    sign, _, limit = bound.partition(' ')
+    ratio = statistics.median(ratios)
+    kept = None if not bound else ratio <= float(limit) if sign == '≤' else ratio >= float(limit)
+    return dict(what=what, ratio=ratio, spread=(high - low)/2 if len(ratios) > 1 else None, rounds=len(ratios), bound=bound, kept=kept,
+                above=statistics.median(above), below=statistics.median(below), **more)
 
 
-def _dataset(folder: Path):
+def child(name: str, threads: int | None = None, **given) -> dict:
+    "What one of the functions in CHILDREN says, in a process of its own."
+    done = subprocess.run(_command(name, given), env=_environment(threads), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode: raise RuntimeError(f'{name} {given}: {done.stderr[-2000:]}')
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _command(name, given): return [sys.executable, __file__, '--child', name, json.dumps(given)]
+def _environment(threads): return os.environ | (dict(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads)) if threads else {})
+
+
+class Memory:
+    "Peak memory of this process in MiB: `all`, and `own`, without the pages of files that are only looked into."
+    def __enter__(self):
+        self.own, self.over = 0, threading.Event()
+        self.thread = threading.Thread(target=self._look, daemon=True); self.thread.start()
+        return self
+    def __exit__(self, *_): self.over.set(); self.thread.join(); self.all = self._status('VmHWM')
+    def _look(self):
+        while not self.over.wait(0.02): self.own = max(self.own, self._status('RssAnon'))
+    @staticmethod
+    def _status(key): # not getrusage: its peak begins with the parent's
+        return next(int(line.split()[1]) for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(key))/1024
+    def said(self): return dict(peak_mib=round(self.all, 1), own_mib=round(self.own, 1))
+
+
+@contextmanager
+def with_bars():
+    "Progress bars as users have them, written to nowhere."
+    was = os.environ.pop('IN_TEST')
+    with open(os.devnull, 'w') as nowhere, redirect_stderr(nowhere):
+        try: yield
+        finally: os.environ['IN_TEST'] = was
+
+
+# %% data
+@cache
+def _scratch(): return tempfile.TemporaryDirectory(prefix='benchmarks-')
+def scratch() -> Path: return Path(_scratch().name)
+
+
+@cache
+def world(n: int, seconds: float = 2.0) -> Path:
+    "Demo albums with short songs; an encoder hears 25 seconds whatever the song."
     from album_gan.data.demo import demo_folder
+    return demo_folder(n, seed=11, seconds=seconds, out=scratch()/f'albums-{n}')
+
+
+def tiny(n: int):
+    "A tiny backbone of its own, and n prepared albums, none held out."
     from album_gan.experiments.prepare import prepare
     from album_gan.models.backbone import load_backbone
     backbone = load_backbone('tiny')
-    return backbone, prepare(demo_folder(64, seed=11, seconds=6.0, out=folder/'albums'), backbone, 'tiny', test=0, out=folder)
+    return backbone, prepare(world(n), backbone, 'tiny', test=0, out=scratch()/'prepared')
 
 
-def _trainer(backbone, prepared, batch_size=16):
-    from album_gan.experiments.training import DenoisingLoss, TrainConfig, new_conditioner
-    config = TrainConfig.make(fusion='gated', batch_size=batch_size)
-    loss_of = DenoisingLoss(backbone, new_conditioner(config, backbone, prepared).train())
-    return config, loss_of, torch.optim.AdamW(loss_of.conditioner.parameter_groups(config.lr))
+def noised(batch: dict, seed: int = 0) -> dict:
+    "A batch with noise and timesteps."
+    chance = torch.Generator().manual_seed(seed)
+    return dict(batch, noise=torch.randn(batch['latents'].shape, generator=chance), timesteps=torch.randint(300, 1000, (len(batch['latents']),), generator=chance))
 
 
-def _step(loss_of, optimizer, batch, clip=1.0):
-    loss_of(**batch).backward()
-    torch.nn.utils.clip_grad_norm_(loss_of.conditioner.parameters(), clip)
-    optimizer.step(), optimizer.zero_grad()
+# %% training
+def beside_training(backbone, prepared, batch_size: int, every: int, turn, rounds: int, warm: int = 2) -> tuple[list[float], list[float]]:
+    """Seconds of `every` steps of `album_gan.experiments.training.train` itself, and of `turn(loss, step)`, which has its turn between them.
+
+    The loss is asked for `more` once a step, between reading the batch and using it: there the clock stops and the reference runs.
+    A round of ours is compared with the mean of the reference's turns before and after it."""
+    from album_gan.experiments.training import LOSSES, DenoisingLoss, TrainConfig, train
+    ours, theirs = [], []
+
+    class Beside(DenoisingLoss):
+        done, start = 0, None
+        def more(self, prepared, rows, chance):
+            now = time.perf_counter()
+            if self.done % every == 0:
+                if self.start: ours.append(now - self.start)
+                start = time.perf_counter()
+                turn(self)
+                theirs.append(time.perf_counter() - start)
+                for p in self.conditioner.parameters(): p.grad = None
+                self.start = time.perf_counter()
+            self.done += 1
+            return {}
+
+    LOSSES['beside'] = Beside
+    config = TrainConfig.make(loss='beside', batch_size=batch_size, max_steps=every*(rounds + warm) + 1)
+    with with_bars(): train(prepared, backbone, config, scratch()/f'run-{next(NUMBERS)}')
+    return ours[warm:], [(a + b)/2 for a, b in pairwise(theirs[warm:])]
 
 
-def _noised(batch):
-    n = len(batch['latents'])
-    return dict(batch, noise=torch.randn_like(batch['latents']), timesteps=torch.randint(1000, (n,)))
+def step_overhead() -> dict:
+    "Training: a step of `train` (read the Arrow rows, noise, dropped prompts, loss, gradient, clip, AdamW) / forward and backward alone of the same module on tensors in memory, step by step"
+    from album_gan.experiments.training import DenoisingLoss
+    rows, notes = [], []
+    for batch_size, rounds in ((size(16, 4), size(120, 3)), (size(64, 16), size(110, 3))):
+        backbone, prepared = tiny(size(256, 16))
+        held = noised(prepared.batch(range(batch_size)))
+        held['music'] = held['music'][:, :held['music'].shape[1]*3//4] # as much as training hears on average
+        ours, bare = beside_training(backbone, prepared, batch_size, 1, lambda loss: DenoisingLoss.forward(loss, **held).backward(), rounds)
+        rows.append(row(f'batch {batch_size}', ours, bare, '≤ 1.10', of_totals=sum(ours)/sum(bare)))
+        notes.append(f'`step_overhead`, batch {batch_size}: the sum of all steps, those with a checkpoint (every 100) among them, is {sum(ours)/sum(bare):.3f} times the sum of the bare ones.')
+    return dict(rows=rows, notes=notes)
 
 
-def training() -> dict:
-    "Ten steps of `train`'s loop (read the Arrow rows, noise, loss, clip, AdamW) against the bare loss and gradient on tensors in memory."
-    from album_gan.experiments.training import step_indices
-    with tempfile.TemporaryDirectory() as folder:
-        backbone, prepared = _dataset(Path(folder))
-        config, loss_of, optimizer = _trainer(backbone, prepared)
-        rows, held = prepared.pick(), _noised(prepared.batch(range(config.batch_size)))
+def pictures(prepared, side: int) -> Path:
+    "The albums' covers as PNG files in diffusers' imagefolder, with captions and the music embeddings as .npy."
+    from PIL import Image
 
-        def ours():
-            for step in range(10): _step(loss_of, optimizer, _noised(prepared.batch(rows[step_indices(step, config.batch_size, len(rows))])))
+    from album_gan.data.covers import cover_image
+    from album_gan.data.demo import demo_album
+    folder = scratch()/f'pictures-{side}-{len(prepared.rows)}'
+    folder.mkdir()
+    lines = []
+    for i, r in enumerate(prepared.rows.itertuples()):
+        if side <= 256: picture = Image.open(prepared.albums/r.cover).resize((side, side))
+        else: picture = cover_image(demo_album(int(r.album_id.split('-')[1]), 11).sleeve, 256).resize((side, side), Image.Resampling.LANCZOS)
+        picture.save(folder/f'{i}.png')
+        np.save(folder/f'{i}.npy', prepared.batch([i], ('music',))['music'][0].numpy().astype(np.float16))
+        lines.append(json.dumps(dict(file_name=f'{i}.png', text=r.prompt, music=str(folder/f'{i}.npy'))))
+    (folder/'metadata.jsonl').write_text('\n'.join(lines) + '\n')
+    return folder
 
-        def bare():
-            for _ in range(10):
-                loss_of(**held).backward()
-                loss_of.conditioner.zero_grad()
-        return versus(ours, bare)
+
+def diffusers_loop(backbone, prepared, folder: Path, batch_size: int):
+    """The loop of diffusers' examples/text_to_image/train_text_to_image.py as its README runs it (centre crop, random flip, no worker processes), as a function that trains one epoch.
+
+    Two things differ: torchvision's transforms are written out, and what is trained is our conditioner in front of the frozen U-Net, so that both loops compute the same gradient."""
+    import datasets
+    from accelerate import Accelerator
+    from diffusers import DDPMScheduler
+    from diffusers.optimization import get_scheduler
+    from PIL import Image, ImageOps
+    from tqdm.auto import tqdm
+
+    from album_gan.experiments.training import TrainConfig, new_conditioner
+    datasets.disable_progress_bars()
+    accelerator = Accelerator(gradient_accumulation_steps=1)
+    noise_scheduler = DDPMScheduler.from_config(backbone.scheduler.config)
+    vae, text_encoder, tokenizer, unet = backbone.vae, backbone.text_encoder, backbone.tokenizer, backbone.unet
+    config = TrainConfig.make()
+    conditioner = new_conditioner(config, backbone, prepared).install(unet).train()
+    optimizer = torch.optim.AdamW(conditioner.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+    lr_scheduler = get_scheduler('constant', optimizer=optimizer, num_warmup_steps=0, num_training_steps=10000)
+
+    def transform(image):
+        side = backbone.resolution
+        image = ImageOps.fit(image.convert('RGB'), (side, side), Image.Resampling.BILINEAR) # Resize, CenterCrop
+        if np.random.rand() < 0.5: image = ImageOps.mirror(image) # RandomHorizontalFlip
+        return (torch.from_numpy(np.array(image)).permute(2, 0, 1).float()/255 - 0.5)/0.5 # ToTensor, Normalize
+
+    def preprocess_train(examples):
+        examples['pixel_values'] = [transform(image) for image in examples['image']]
+        examples['input_ids'] = tokenizer(examples['text'], max_length=backbone.length, padding='max_length', truncation=True, return_tensors='pt').input_ids
+        examples['embedding'] = [torch.from_numpy(np.load(path)).float() for path in examples['music']]
+        return examples
+
+    def collate_fn(examples):
+        return dict(pixel_values=torch.stack([e['pixel_values'] for e in examples]).to(memory_format=torch.contiguous_format).float(),
+                    input_ids=torch.stack([e['input_ids'] for e in examples]), embedding=torch.stack([e['embedding'] for e in examples]))
+
+    train_dataset = datasets.load_dataset('imagefolder', data_dir=str(folder), split='train', cache_dir=str(scratch()/'datasets')).with_transform(preprocess_train)
+    loader = torch.utils.data.DataLoader(train_dataset, shuffle=True, collate_fn=collate_fn, batch_size=batch_size, num_workers=0)
+    conditioner, optimizer, loader, lr_scheduler = accelerator.prepare(conditioner, optimizer, loader, lr_scheduler)
+    progress_bar = tqdm(range(100000), desc='Steps', file=open(os.devnull, 'w'), disable=not accelerator.is_local_main_process)
+
+    def epoch():
+        train_loss = 0.0
+        for step, batch in enumerate(loader):
+            with accelerator.accumulate(conditioner):
+                with torch.no_grad():
+                    latents = vae.encode(batch['pixel_values']).latent_dist.sample()*vae.config.scaling_factor
+                    encoder_hidden_states = text_encoder(batch['input_ids'], return_dict=False)[0]
+                noise = torch.randn_like(latents)
+                timesteps = torch.randint(0, noise_scheduler.config.num_train_timesteps, (latents.shape[0],), device=latents.device).long()
+                noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
+                target = noise if noise_scheduler.config.prediction_type == 'epsilon' else noise_scheduler.get_velocity(latents, noise, timesteps)
+                states, kwargs = conditioner(encoder_hidden_states, batch['embedding'])
+                model_pred = unet(noisy_latents, timesteps, states, cross_attention_kwargs=kwargs, return_dict=False)[0]
+                loss = F.mse_loss(model_pred.float(), target.float(), reduction='mean')
+                avg_loss = accelerator.gather(loss.repeat(batch_size)).mean()
+                train_loss += avg_loss.item()
+                accelerator.backward(loss)
+                if accelerator.sync_gradients: accelerator.clip_grad_norm_(conditioner.parameters(), 1.0)
+                optimizer.step(); lr_scheduler.step(); optimizer.zero_grad()
+            if accelerator.sync_gradients:
+                progress_bar.update(1)
+                accelerator.log({'train_loss': train_loss}, step=step)
+                train_loss = 0.0
+            progress_bar.set_postfix(step_loss=loss.detach().item(), lr=lr_scheduler.get_last_lr()[0])
+    return epoch
 
 
-def diffusers_loop() -> dict:
-    "The same steps in the shape of diffusers' train_text_to_image.py: every step decodes the covers and encodes picture and prompt."
-    from album_gan.data.folder import load_cover
-    from album_gan.experiments.training import step_indices
+def epoch() -> dict:
+    "Training: an epoch of `train` / an epoch of a loop after diffusers' train_text_to_image.py, which decodes covers and encodes picture and prompt in every step; same backbone, conditioner and albums, batch 64"
+    from album_gan.experiments.prepare import _cover_tensor
     from album_gan.models.backbone import encode_covers, encode_prompts
-    with tempfile.TemporaryDirectory() as folder:
-        backbone, prepared = _dataset(Path(folder))
-        config, loss_of, optimizer = _trainer(backbone, prepared)
-        rows = prepared.pick()
+    rows, notes, batch = [], [], size(64, 16)
+    for side, bound in ((64, '≤ 0.55'), (300, '≤ 0.38')):
+        backbone, prepared = tiny(size(256, 16))
+        folder, n = pictures(prepared, side), len(prepared.rows)
+        theirs = diffusers_loop(backbone, prepared, folder, batch)
+        ours, usual = beside_training(backbone, prepared, batch, n//batch, lambda loss: theirs(), size(9, 2))
+        start = time.perf_counter()
+        for first in range(0, n, 64):
+            part = range(first, min(n, first + 64))
+            encode_covers(backbone, torch.stack([_cover_tensor(folder/f'{i}.png', backbone.resolution) for i in part])), encode_prompts(backbone, list(prepared.rows.prompt.iloc[first:first + 64]))
+        once = time.perf_counter() - start
+        saved = statistics.median(usual) - statistics.median(ours)
+        rows.append(row(f'{side}-pixel PNG files', ours, usual, bound, albums=n, once_s=once))
+        notes.append(f'`epoch`, {side} pixels: encoding covers and prompts once, which `prepare` does, takes {once/statistics.median(usual):.2f} of their epochs; it pays after {once/saved:.1f} epochs. Both loops find music embeddings on the disk.')
+    return dict(rows=rows, notes=notes)
 
-        def ours():
-            for step in range(10): _step(loss_of, optimizer, _noised(prepared.batch(rows[step_indices(step, config.batch_size, len(rows))])))
 
-        def usual():
-            for step in range(10):
-                picked = rows[step_indices(step, config.batch_size, len(rows))]
-                pixels = torch.stack([torch.from_numpy(np.array(load_cover(prepared.albums/prepared.rows.cover[i], 64))).permute(2, 0, 1)/127.5 - 1 for i in picked])
-                batch = dict(latents=encode_covers(backbone, pixels), text=encode_prompts(backbone, list(prepared.rows.prompt.iloc[picked])), music=prepared.batch(picked, ('music',))['music'])
-                _step(loss_of, optimizer, _noised(batch))
-        return versus(ours, usual, rounds=5)
+def paper_step() -> dict:
+    "Training: one step of the paper's recipe (one album through 75 steps of DDPM with gradients, decoded, compared in pixels) / one denoising step of ours, both at batch 1 with their optimizer"
+    from album_gan.experiments.paper import PixelLoss
+    from album_gan.experiments.training import OPTIMIZERS, DenoisingLoss, TrainConfig, new_conditioner
+
+    def stepper(loss_class, config, times):
+        backbone, prepared = tiny(size(256, 16))
+        conditioner = new_conditioner(config, backbone, prepared).train()
+        loss_of, optimizer = loss_class(backbone, conditioner, config), OPTIMIZERS[config.optimizer](conditioner.parameter_groups(config.lr, config.gate_lr_scale, config.weight_decay))
+        batch = noised(prepared.batch([0])) | loss_of.more(prepared, [0], torch.Generator().manual_seed(0))
+        if 'steps' in batch: batch['steps'] = torch.tensor([size(75, 5)])
+
+        def steps():
+            for _ in range(times):
+                loss_of(**batch).backward()
+                if config.clip: torch.nn.utils.clip_grad_norm_(conditioner.parameters(), config.clip)
+                optimizer.step(); optimizer.zero_grad()
+        return steps
+    paper = lambda backprop: stepper(PixelLoss, TrainConfig.make('paper', fusion='cross', backprop=backprop), 1)
+    times = size(20, 2)
+    seconds = turns(size(7, 2), ours=stepper(DenoisingLoss, TrainConfig.make(batch_size=1), times), full=paper('full'), checkpoint=paper('checkpoint'))
+    return dict(rows=[row('all activations kept', seconds['full'], seconds['ours'], '≥ 60', times), row('activations computed twice, as our recipe `paper` does to save memory', seconds['checkpoint'], seconds['ours'], '', times)],
+                notes=['`paper_step`: the recipe draws 1 to 150 steps an album; 75 is their mean.'])
 
 
+# %% listening
+def songs(n: int, seconds: int) -> list[Path]:
+    "Synthetic songs in stereo at 44.1 kHz, mp3 and ogg by turns."
+    from album_gan.data.sound import write_sound
+    from album_gan.data.synth import MusicFactors, render_song
+    out = []
+    for i in range(n):
+        part = render_song(MusicFactors(key=2 + i), i, min(seconds, 30), 44100)
+        song = np.tile(part, -(-seconds//30))[:seconds*44100]
+        out.append(scratch()/f'song-{seconds}-{i}.{("mp3", "ogg")[i % 2]}')
+        write_sound(out[-1], np.stack([song, 0.8*np.roll(song, 400)], 1), 44100)
+    return out
+
+
+def embedding() -> dict:
+    "Listening: songs a second of our clip reading and the tiny encoder / of a plain loop (`librosa.load` of the whole file, cut 25 s, the same encoder)"
+    import librosa
+
+    from album_gan.audio.clips import clip_batches
+    from album_gan.audio.encoders import encode_files, load_encoder
+    encoder, rows, notes = load_encoder('tiny'), [], []
+
+    def cut(path):
+        y, _ = librosa.load(path, sr=22050, mono=True)
+        start = (len(y) - 25*22050)//2
+        return y[start:start + 25*22050]
+    for what, n, seconds, bound in (('full-length songs of 4 minutes', size(6, 2), size(240, 60), '≥ 6'), ('30 s previews', size(12, 2), 30, '≥ 1')):
+        paths = songs(n, seconds)
+        taken = turns(size(5, 2), ours=lambda: list(encode_files(encoder, paths)), plain=lambda: [encoder.encode([cut(p)]) for p in paths],
+                      ours_read=lambda: list(clip_batches(paths, 8)), plain_read=lambda: [cut(p) for p in paths])
+        rows += [row(f'{what}, reading and embedding', taken['plain'], taken['ours'], bound, songs=n), row(f'{what}, reading alone', taken['plain_read'], taken['ours_read'], '', songs=n)]
+        per = {k: statistics.median(v)/n for k, v in taken.items()}
+        notes.append(f"`embedding`, {what}: the encoder is {1 - per['ours_read']/per['ours']:.0%} of our time and {1 - per['plain_read']/per['plain']:.0%} of the plain loop's.")
+    return dict(rows=rows, notes=notes + ['`embedding`: half of the songs are mp3, half ogg, from a warm cache of the disk; ours reads ahead in two threads, the plain loop does one thing after the other, as such loops do.'])
+
+
+# %% painting
 def pipeline() -> dict:
-    "Sixteen covers, 15 steps of DDIM with guidance: `AlbumCoverPipeline` against nothing but its U-Net calls."
-    from album_gan.models.backbone import encode_prompts, load_backbone
-    from album_gan.models.pipeline import AlbumCoverPipeline
-    backbone = load_backbone('tiny')
-    pipe = AlbumCoverPipeline.from_backbone(backbone, scheduler='ddim')
-    pipe.set_progress_bar_config(disable=True)
-    prompts = ['Create an album cover for the album Silver Moon. The genre is Jazz.']*16
-    latents, states = torch.randn(16, *backbone.latent_shape), encode_prompts(backbone, prompts)
+    "Painting: `AlbumCoverPipeline` / diffusers' `StableDiffusionPipeline` on the same backbone and scheduler (DDPM, 30 steps, guidance); seconds per U-Net row, which is what one cover costs in one call"
+    from diffusers import StableDiffusionPipeline
 
-    @torch.no_grad()
-    def calls():
-        for t in range(15):
-            for _ in range(2): backbone.unet(latents, t, encoder_hidden_states=states)
-    return versus(lambda: pipe(prompts, num_inference_steps=15, guidance_text=2.0, output_type='pt'), calls)
+    from album_gan.data.core import package_weights
+    from album_gan.models.backbone import load_backbone, make_scheduler
+    from album_gan.models.conditioner import MusicConditioner
+    from album_gan.models.pipeline import AlbumCoverPipeline
+    plain, backbone = load_backbone('tiny'), load_backbone('tiny')
+    scheduler = lambda name: make_scheduler(name, plain.scheduler.config)
+    usual = StableDiffusionPipeline(**plain.components | dict(scheduler=scheduler('ddpm')), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    conditioner = MusicConditioner.from_pretrained(package_weights('conditioner')).eval().requires_grad_(False)
+    pipe = AlbumCoverPipeline.from_backbone(backbone, conditioner, scheduler='ddpm')
+    for p in (usual, pipe): p.set_progress_bar_config(disable=True)
+    steps, rows = size(30, 3), []
+    for n in (1, 16):
+        prompts = ['Create an album cover for the album Silver Moon. The genre is Jazz.']*n
+        latents, music = torch.randn(n, *backbone.latent_shape), torch.randn(n, 134, conditioner.config.embed_dim)
+        given = dict(num_inference_steps=steps, latents=latents, output_type='pt')
+        ours = lambda text, heard: pipe(prompts, audio=music if heard else None, guidance_text=text, guidance_music=heard, generator=torch.Generator().manual_seed(0), **given).images
+        theirs = lambda: usual(prompts, guidance_scale=2.0, generator=torch.Generator().manual_seed(0), **given).images
+        apart = float((ours(2.0, 0) - theirs()).abs().max())
+        assert apart < 0.02, f'the two pipelines paint different pictures without music: {apart}'
+        taken = turns(size(9, 2), music=lambda: ours(2.0, 2.0), deaf=lambda: ours(2.0, 0), usual=theirs, three=lambda: ours(2.0, 3.0))
+        s = 's' if n > 1 else ''
+        rows += [row(f'{n} cover{s}, with music, both weights of guidance alike (2 rows a step, like theirs)', taken['music'], taken['usual'], '≤ 1.10', largest_difference_without_music=apart),
+                 row(f'{n} cover{s}, with music, two weights of guidance (3 rows a step, theirs 2; per row)', taken['three'], taken['usual'], '≤ 1.10', 2/3),
+                 row(f'{n} cover{s}, without music (2 rows a step)', taken['deaf'], taken['usual']),
+                 row(f'{n} cover{s}: ours with music / ours without, 2 rows a step each', taken['music'], taken['deaf'], '≤ 1.10')]
+    return dict(rows=rows, notes=['`pipeline`: music is handed over as an embedding; listening to a file comes on top and is what `embedding` measures. Ours asks the U-Net once for each of "nothing", "text" and "text and music", theirs once for all rows together.'])
+
+
+def solvers() -> dict:
+    "Painting: DPM-Solver++ at 15 and 20 steps beside PNDM at 50, prompts only (table below)"
+    import warnings
+
+    from album_gan.data.covers import cover_image
+    from album_gan.data.demo import demo_album
+    from album_gan.experiments.metrics import CoverFeatures, features_of, fid_floor, fid_kid, kid_difference
+    from album_gan.experiments.runs import Painting, paint
+    from album_gan.models.backbone import load_backbone
+    from album_gan.models.pipeline import AlbumCoverPipeline
+    n, extractor, backbone = size(256, 8), CoverFeatures(), load_backbone('tiny')
+    albums = [demo_album(i, 13) for i in range(2*n)] # a world that nothing was trained on
+    drawn = features_of([cover_image(a.sleeve, backbone.resolution) for a in albums], extractor)
+    albums, real, spare = albums[:n], drawn[:n], drawn[n:]
+    found = {}
+    for name, steps in (('dpm++', 15), ('dpm++', 20), ('pndm', 50), ('ddpm', 30)):
+        pipe = AlbumCoverPipeline.from_backbone(backbone, scheduler=name)
+        pipe.set_progress_bar_config(disable=True)
+        start = time.perf_counter()
+        painted = paint(pipe, [a.prompt for a in albums], None, [a.album_id for a in albums], Painting(name, size(steps, 2)))
+        seconds = time.perf_counter() - start
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            found[f'{name} {steps}'] = fid_kid(real, features_of(painted, extractor)) | dict(scheduler=name, steps=steps, seconds=seconds)
+    best = found['pndm 50']
+    table = ['| solver | steps | FID | KID ± standard error | KID − that of PNDM at 50 (95 %) | time / PNDM at 50 |', '|---|--:|--:|---|---|--:|']
+    for f in found.values():
+        apart = '–' if f is best else '{:+.4f} ({:+.4f} to {:+.4f})'.format(*kid_difference(f, best))
+        table.append(f"| {f['scheduler']} | {f['steps']} | {f['fid']:.1f} | {f['kid']:.4f} ± {f['kid_se']:.4f} | {apart} | {f['seconds']/best['seconds']:.2f} |")
+    floor, compared = fid_floor(real, spare)
+    title = f'## Solvers\n\n{n} covers painted from prompts alone against the drawn covers of the same synthetic albums, same starting noise, guidance 2. The floor, {compared}: {floor:.1f}. `ddpm` at 30 is what `train.ipynb` paints with. Times are of one run.'
+    rows = [row(f"FID of {f['steps']} steps of DPM-Solver++ / of PNDM's 50", [f['fid']], [best['fid']]) for f in found.values() if f['scheduler'] == 'dpm++']
+    return dict(rows=rows, notes=[], table=[title, '', *table], floor=floor, solvers=[{k: v for k, v in f.items() if k != 'kid_values'} for f in found.values()])
+
+
+# %% many albums, many processes
+def growth() -> dict:
+    "Ten times as many albums, prepared and trained for one epoch in a process of its own: 2,000 / 200"
+    few, many = size((200, 2000), (4, 12))
+    said = {few: [], many: []}
+    folders = {n: str(world(n)) for n in said}
+    for n in (few, many, few): said[n].append(child('grow', folder=folders[n], out=str(scratch()/f'grow-{next(NUMBERS)}')))
+    of = lambda n, key: [s[key] for s in said[n]]*(2 if n == many else 1)
+    usual, shards = statistics.median(x for s in said[few] for x in s['album_s']), said[many][0]['album_s']
+    rows = [row('peak memory', of(many, 'peak_mib'), of(few, 'peak_mib'), '≤ 1.10', said={str(n): s for n, s in said.items()}),
+            row('peak memory without pages of the memory-mapped dataset, which the system takes back when it needs them', of(many, 'own_mib'), of(few, 'own_mib'), '≤ 1.10'),
+            row('seconds an album to prepare, each shard of 64 / the median of the small runs', shards, [usual]*len(shards), '≤ 1.10'),
+            row('seconds a step to train', of(many, 'step_s'), of(few, 'step_s'), '≤ 1.10')]
+    return dict(rows=rows, notes=[f"`growth`: {few} albums take {statistics.median(of(few, 'peak_mib')):,.0f} MiB, {many:,} take {statistics.median(of(many, 'peak_mib')):,.0f} MiB, libraries and models included; {statistics.median(of(many, 'peak_mib')) - statistics.median(of(few, 'peak_mib')):,.0f} MiB more for a dataset of {said[many][0]['dataset_mib']:,.0f} MiB."
+                                  " The large run lies between two small ones; songs last 2 s, but the encoder hears 25."])
+
+
+def grow(folder: str, out: str) -> dict:
+    "Prepare an album folder and train for an epoch."
+    from album_gan.experiments.prepare import prepare
+    from album_gan.experiments.training import TrainConfig, train
+    from album_gan.models.backbone import load_backbone
+    with Memory() as memory:
+        backbone = load_backbone('tiny')
+        start = time.perf_counter()
+        prepared = prepare(folder, backbone, 'tiny', test=0, out=out)
+        ready, steps = time.perf_counter(), -(-len(prepared.rows)//16)
+        train(prepared, backbone, TrainConfig.make(max_steps=steps), Path(out)/'run', checkpoint_every=10**6)
+        done = time.perf_counter()
+    written = sorted(f.stat().st_mtime for f in prepared.folder.glob('shard-*.json'))[:len(prepared.rows)//64]
+    return dict(album_s=[(b - a)/64 for a, b in pairwise(written)] or [(ready - start)/len(prepared.rows)], step_s=(done - ready)/steps, albums=len(prepared.rows), dataset_mib=sum(f.stat().st_size for f in prepared.folder.glob('*.arrow'))/2**20, **memory.said())
+
+
+def processes() -> dict:
+    "Training steps a second, batch 16: two processes with one thread each / one process with two threads"
+    n = size(256, 16)
+    backbone, prepared = tiny(n)
+    given = dict(folder=str(prepared.albums), out=str(prepared.folder.parent), steps=size(20, 2))
+    start = lambda threads: subprocess.Popen(_command('steps', given), env=_environment(threads), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1)
+
+    def ready(workers):
+        for w in workers:
+            while (line := w.stdout.readline()) != 'ready\n':
+                if not line: raise RuntimeError('a training process ended early')
+
+    def go(workers):
+        for w in workers: w.stdin.write('go\n'); w.stdin.flush()
+        ready(workers)
+    one, two = [start(2)], [start(1), start(1)]
+    try:
+        ready(one + two)
+        taken = turns(size(9, 2), one=lambda: go(one), two=lambda: go(two))
+    finally:
+        for w in one + two: w.stdin.close(); w.wait()
+    return dict(rows=[row('', taken['one'], taken['two'], '≥ 1.2', 2)], notes=['`processes`: idle processes wait for their turn without computing.'])
+
+
+def steps(folder: str, out: str, steps: int) -> None:
+    "Train, `steps` steps each time a line comes in."
+    from album_gan.experiments.prepare import prepare
+    from album_gan.models.backbone import load_backbone
+    backbone = load_backbone('tiny')
+    prepared = prepare(folder, backbone, 'tiny', test=0, out=out)
+
+    def wait(loss):
+        print('ready', flush=True)
+        if not sys.stdin.readline(): sys.exit()
+    beside_training(backbone, prepared, 16, steps, wait, 10**4)
 
 
 def synthesis() -> dict:
-    "Eight demo songs on all cores against one core."
+    "Demo world: sixteen songs on one core / on all cores"
     from album_gan.data.demo import demo_folder
+    def make(workers): shutil.rmtree(demo_folder(size(16, 4), seed=3, seconds=size(30.0, 2.0), out=scratch()/f'made-{next(NUMBERS)}', workers=workers))
+    taken = turns(size(5, 2), one=lambda: make(1), all=lambda: make(None))
+    return dict(rows=[row('', taken['one'], taken['all'])], notes=[])
 
-    def make(workers):
-        with tempfile.TemporaryDirectory() as folder: demo_folder(16, seed=3, out=folder, workers=workers)
-    return versus(lambda: make(None), lambda: make(1), rounds=3)
+
+# %% real size
+def real_memory(narrow: int = 1, pixels: int = 256, albums: int = 8, batch: int = 4) -> dict:
+    "Peak memory at real size (miniSD's layout, random weights): preparing and training ours / fine-tuning the whole U-Net in 32 bits (AdamW, activations computed twice), batch 4, two steps"
+    from album_gan.audio.devices import fast_dtype
+    from album_gan.data.demo import demo_folder
+    folder, demo, fast = scratch()/'miniSD', demo_folder(albums, seed=11, seconds=2.0, size=min(pixels, 256), out=scratch()/'real'), str(fast_dtype('cpu')).removeprefix('torch.')
+    child('build', folder=str(folder), pixels=pixels, narrow=narrow)
+    given = dict(backbone=str(folder), albums=str(demo), batch=batch)
+    whole = child('tune_all', **given)
+    said = {dtype: child('tune_ours', dtype=dtype, out=str(scratch()/f'real-{dtype}'), **given) for dtype in dict.fromkeys(('float32', fast))}
+    shutil.rmtree(folder)
+    rows = [row(f'ours in {dtype}' + (', the default on this processor' if dtype == fast else ''), [s['peak_mib']], [whole['peak_mib']], '≤ 0.40', said=s, whole=whole) for dtype, s in said.items()]
+    return dict(rows=rows, notes=[f"`real_memory`: {'; '.join(f'''{s['peak_mib']/1024:.2f} GiB in {dtype} ({s['own_mib']/1024:.2f} without pages of files)''' for dtype, s in said.items())}; "
+                                  f"the whole U-Net of {whole['millions']:.0f} M weights {whole['peak_mib']/1024:.2f} GiB ({whole['own_mib']/1024:.2f}). One run each."])
 
 
-BENCHMARKS = {f.__name__: f for f in (clips, training, diffusers_loop, pipeline, synthesis)}
+def build(folder: str, pixels: int, narrow: int) -> dict:
+    "Random weights of the real shape."
+    from album_gan.models.backbone import save_backbone
+    from album_gan.models.real_backbones import untrained_backbone
+    save_backbone(untrained_backbone('sd1', pixels, narrow), folder, torch.float32)
+    return {}
+
+
+def tune_ours(backbone: str, albums: str, batch: int, dtype: str, out: str) -> dict:
+    "Prepare and train, as train.ipynb does."
+    from album_gan.experiments.prepare import prepare
+    from album_gan.experiments.training import TrainConfig, train
+    from album_gan.models.backbone import load_backbone
+    with Memory() as memory:
+        loaded = load_backbone(backbone, dtype=dtype)
+        prepared = prepare(albums, loaded, 'tiny', test=0, out=out)
+        train(prepared, loaded, TrainConfig.make(batch_size=batch, max_steps=2), Path(out)/'run')
+    return memory.said()
+
+
+def tune_all(backbone: str, albums: str, batch: int) -> dict:
+    "Two steps of fine-tuning the U-Net itself: gradients and two moments for every weight."
+    from album_gan.data.folder import read_albums
+    from album_gan.experiments.prepare import _cover_tensor
+    from album_gan.models.backbone import encode_covers, encode_prompts, load_backbone, make_scheduler
+    with Memory() as memory:
+        loaded = load_backbone(backbone, dtype='float32', checkpointing=True)
+        table, schedule = read_albums(albums).iloc[:batch], make_scheduler('ddpm', loaded.scheduler.config)
+        unet = loaded.unet.train().requires_grad_(True)
+        optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-5)
+        for _ in range(2):
+            latents = encode_covers(loaded, torch.stack([_cover_tensor(Path(albums)/c, loaded.resolution) for c in table.cover]))
+            text = encode_prompts(loaded, [f'Create an album cover for the album {a}. The genre is {g}.' for a, g in zip(table.album, table.genre)])
+            batch_of = noised(dict(latents=latents))
+            predicted = unet(schedule.add_noise(latents, batch_of['noise'], batch_of['timesteps']), batch_of['timesteps'], encoder_hidden_states=text).sample
+            F.mse_loss(predicted, batch_of['noise']).backward()
+            torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+            optimizer.step(); optimizer.zero_grad()
+    return dict(memory.said(), millions=sum(p.numel() for p in unet.parameters())/1e6)
+
+
+# %% the page
+BENCHMARKS = {f.__name__: f for f in (step_overhead, epoch, paper_step, real_memory, embedding, pipeline, solvers, growth, processes, synthesis)}
+WHEN_ASKED = {'real_memory'} # minutes and many gigabytes
+CHILDREN = {f.__name__: f for f in (grow, steps, build, tune_ours, tune_all)}
+
+
+def line(what: str, r: dict | None = None) -> str:
+    "A row of the table; without numbers the heading of those below it."
+    if r is None: return f'| {what} | | | | |'
+    number = lambda x: f'{x:.3g}' if x >= 10 else f'{x:.2f}'
+    spread = f' ± {number(r["spread"])}' if r['spread'] is not None else ''
+    return f"| {what} | {number(r['ratio'])}{spread} | {r['rounds']} | {r['bound'] or '–'} | {'–' if r['kept'] is None else 'yes' if r['kept'] else '**no**'} |"
 
 
 def markdown(results: dict) -> str:
     "The results as a page."
-    lines = ['# Benchmarks', '', f"Made by `python benchmarks/run.py` on {results['machine']}. A ratio above 1 means that ours is faster than the reference.", '',
-             '| what | reference / ours | ± |', '|---|---|---|']
-    for name, r in results['benchmarks'].items():
-        lines.append(f"| {BENCHMARKS[name].__doc__.strip()} | {r['reference_per_ours']:.2f} | {r['spread']:.2f} |")
+    found = {n: results['benchmarks'][n] for n in BENCHMARKS if n in results['benchmarks']}
+    machines = sorted({r['machine'] for r in found.values()})
+    busy = {n: r['busy_elsewhere'] for n, r in found.items()}
+    noisy = [f'`{n}` ({b:.0%})' for n, b in busy.items() if b > 0.1]
+    lines = ['# Speed and memory', '', f"Made by `python benchmarks/run.py` on {'; '.join(machines)}. Every ratio is what stands before the stroke / what stands behind it: the median of the rounds, run turn and turn about, ± half the "
+             "interquartile range. *Kept* compares that median with the bound. Albums and songs are synthetic.", '', '| what | ratio ± | rounds | bound | kept? |', '|---|---|--:|---|---|']
+    for n, r in found.items():
+        doc, rows = f'**{BENCHMARKS[n].__doc__.strip()}**', r['rows']
+        lines += [line(doc, rows[0])] if len(rows) == 1 and not rows[0]['what'] else [line(doc), *(line(x['what'], x) for x in rows)]
+    for r in found.values(): lines += ['', *r['table']] if r.get('table') else []
+    lines += ['', '## Remarks', '', *(f'- {note}' for r in found.values() for note in r['notes']),
+              f"- Noise: before each benchmark other work kept {min(busy.values()):.0%} to {max(busy.values()):.0%} of the processors busy" + (f"; more than a tenth before {', '.join(noisy)}, whose numbers are rough." if noisy else '.'),
+              '- The same ratio moves by up to 5 % from one run to the next, more than the spread within a run tells.',
+              '- Not measured: a GPU, for there is none at hand; there the loader has less time per step, and *.item()* twice a step costs more than here. Nor more than the cores named above, a cold cache of the disk, or other operating systems.']
+    if missing := [f'`{n}`' for n in BENCHMARKS if n not in found]: lines.append(f"- Not run yet: {', '.join(missing)}.")
     return '\n'.join(lines) + '\n'
 
 
-if __name__ == '__main__':
+def main() -> None:
+    "Run what is asked for and write it down."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('names', nargs='*', metavar='name', help=f"which: {', '.join(BENCHMARKS)}; all by default")
-    names = parser.parse_args().names or list(BENCHMARKS)
-    if unknown := set(names) - set(BENCHMARKS): sys.exit(f"There is no benchmark called {', '.join(sorted(unknown))}; choose from: {', '.join(BENCHMARKS)}.")
+    parser.add_argument('names', nargs='*', metavar='name', help=f"which: {', '.join(BENCHMARKS)}; without names all but {', '.join(WHEN_ASKED)}")
+    parser.add_argument('--miniature', action='store_true', help='everything very small; writes nothing')
+    parser.add_argument('--child', nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child: return print(json.dumps(CHILDREN[args.child[0]](**json.loads(args.child[1]))))
+    if unknown := set(args.names) - set(BENCHMARKS): sys.exit(f"There is no benchmark called {', '.join(sorted(unknown))}; choose from: {', '.join(BENCHMARKS)}.")
     file = HERE/'results.json'
-    results = json.loads(file.read_text()) if file.exists() else {'benchmarks': {}}
-    results['machine'] = f'{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, torch {torch.__version__}'
-    for name in names:
-        results['benchmarks'][name] = r = BENCHMARKS[name]()
-        print(f"{name}: reference / ours = {r['reference_per_ours']:.2f} ± {r['spread']:.2f}", flush=True)
-    file.write_text(json.dumps(results, indent=1) + '\n')
-    (HERE/'results.md').write_text(markdown(results))
+    results = json.loads(file.read_text(encoding='utf-8')) if file.exists() else {'benchmarks': {}}
+    machine = f"{len(os.sched_getaffinity(0))} cores of {processor()} ({torch.get_num_threads()} threads), Python {platform.python_version()}, torch {torch.__version__}"
+    for name in args.names or [n for n in BENCHMARKS if n not in WHEN_ASKED]:
+        busy, start = psutil.cpu_percent(2.0)/100, time.perf_counter()
+        made = BENCHMARKS[name](**dict(narrow=8, pixels=64, albums=2, batch=2) if SMALL and name == 'real_memory' else {})
+        results['benchmarks'][name] = made | dict(machine=machine, busy_elsewhere=busy, took_s=round(time.perf_counter() - start, 1))
+        for r in made['rows']: print(line(f"{name} {r['what']}", r), flush=True)
+        print('\n'.join(made.get('table', []) + [f'- {n}' for n in made['notes']] + [f"  {name} took {time.perf_counter() - start:.0f} s; before, other work kept {busy:.0%} of the processors busy"]), flush=True)
+        if SMALL: continue
+        file.write_text(json.dumps(results, indent=1, default=float) + '\n', encoding='utf-8')
+        (HERE/'results.md').write_text(markdown(results), encoding='utf-8')
+    if SMALL: print(markdown(results))
+
+
+def processor() -> str:
+    "The processor's name."
+    try: return next(s.split(':')[1].strip() for s in Path('/proc/cpuinfo').read_text().splitlines() if s.startswith('model name'))
+    except (OSError, StopIteration): return platform.processor() or platform.machine()
+
+
+if __name__ == '__main__':
+    try: main()
+    finally:
+        if _scratch.cache_info().currsize: _scratch().cleanup()
