@@ -20,7 +20,7 @@ import pandas as pd
 from .catalogs import choose_song, find_deezer, find_itunes, find_musicbrainz, known, normal, preview_expiry
 from .core import AlbumGanError, atomic_path, data_dir, fingerprint, shared_dir, shown
 from .downloads import download_audio, download_cover, sweep
-from .emotions import ask_hume, song_emotions
+from .emotions import ask_hume, hume_key, song_emotions
 from .folder import COLUMNS, UnusableFile, open_picture, write_albums
 from .folder import read_albums as read_folder
 from .http import Client
@@ -266,7 +266,10 @@ class Collector:
         "A preview of the chosen song of every album."
         self._gone("previews")
         units = ((a["row"]["song_id"], (a["row"]["song_id"], a["previews"])) for a in self.albums() if a["previews"])
-        return self._run("previews", units, lambda p: self._first_good(p[1], lambda s, url, i: download_audio(self.client, f"{s}_files", self._fresh(s, url, i), self.folder, p[0])))
+        summary = self._run("previews", units, lambda p: self._first_good(p[1], lambda s, url, i: download_audio(self.client, f"{s}_files", self._fresh(s, url, i), self.folder, p[0])))
+        if n := int((self.ledger.errors().query("step == 'previews'")["kind"] == "no decoder").sum()):
+            self.notes.append(f"previews: {n} preview{'s are' if n > 1 else ' is'} m4a, as iTunes has them, which this machine cannot decode; install ffmpeg and run again with retry=True.")
+        return summary
 
     def fetch_covers(self):
         "A cover of every album."
@@ -297,7 +300,8 @@ class Collector:
         if step == "emotions" and self.features is None:
             self.notes.append("emotions: no features were given, so nothing was estimated; pass features=album_gan.audio.features.song_features.")
             return None
-        work = (lambda w: ask_hume(self.client, path(w))) if step == "hume" else (lambda w: song_emotions(path(w), self.features))
+        key = hume_key() if step == "hume" and not self.client.offline else None # complains once, not for every song
+        work = (lambda w: ask_hume(self.client, path(w), key)) if step == "hume" else (lambda w: song_emotions(path(w), self.features))
         return self._run(step, self._songs(only_with_preview=True), work)
 
     # --- all of it ---

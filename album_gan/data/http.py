@@ -24,7 +24,7 @@ import httpx2 as httpx
 import tenacity
 
 from .core import AlbumGanError, Registry
-from .politeness import Database, Pause, Secret, ServiceError, Turnstile, hide, redact, redact_logs, retry_after
+from .politeness import KINDS, Database, Pause, Secret, ServiceError, Turnstile, hide, redact, redact_logs, retry_after
 
 # %% ../../nbs/data/60_http.ipynb #689103fa
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def deezer_verdict(status: int, # HTTP status
     "Deezer's errors come inside `200 OK`: 4 is the limit, 700 a busy server, 800 an unknown id, 200/300 a refusal."
     error = _error_in(body) if status == 200 else {}
     if not error: return status_verdict(status, headers, body)
-    code, said = error.get("code"), f"said {error.get('message', 'error')!s:.80} (code {error.get('code')})"
+    code, said = error.get("code"), f"said {redact(str(error.get('message', 'error'))):.80} (code {redact(str(error.get('code'))):.20})"
     if code == 4: return Verdict("limited", said, 5.0)
     return Verdict({700: "server", 800: "not_found", 200: "refused", 300: "refused"}.get(code, "bad_answer"), said)
 
@@ -99,7 +99,7 @@ def wikipedia_verdict(status: int, # HTTP status
     said = headers.get("mediawiki-api-error", "") or (_error_in(body).get("code", "") if status == 200 and body[:1] == b"{" else "")
     if said in ("maxlag", "ratelimited", "readonly"): return Verdict("limited", f"said {said}", retry_after(headers.get("retry-after"), time.time()) or 5.0)
     if said in ("missingtitle", "nosuchpageid", "invalidtitle"): return Verdict("not_found", f"said {said}")
-    if said and status == 200: return Verdict("bad_answer", f"said {said:.80}")
+    if said and status == 200: return Verdict("bad_answer", f"said {redact(said):.80}")
     return status_verdict(status, headers, body)
 
 # %% ../../nbs/data/60_http.ipynb #b573ca78
@@ -131,7 +131,7 @@ for _service in (
     Service("spotify_files", "https://i.scdn.co", ("i.scdn.co", "p.scdn.co"), (5, 1.0), "no limit is published"),
     Service("youtube", "https://www.googleapis.com", ("www.googleapis.com", "youtube.googleapis.com"), (5, 1.0), "a daily quota; the pace is ours", verdict=youtube_verdict),
     Service("genius", "https://api.genius.com", ("api.genius.com", "genius.com"), (1, 1.0), "no limit is published"),
-    Service("hume", "https://api.hume.ai", ("api.hume.ai",), (5, 1.0), "the pace is ours", timeout=120.0)):
+    Service("hume", "https://api.cloud.hume.ai", ("api.cloud.hume.ai",), (5, 1.0), "the pace is ours", timeout=120.0)):
     SERVICES[_service.name] = _service
 
 # %% ../../nbs/data/60_http.ipynb #84581fbc
@@ -313,7 +313,7 @@ class Messenger:
                  agent: str, # User-Agent: who we are and whom to write to
                  base_urls: dict[str, str], # {service: address} of stand-ins
                 ):
-        self.turnstile, self.asked = turnstile, Counter() # requests sent, per service
+        self.turnstile, self.agent, self.asked = turnstile, agent, Counter() # `asked`: requests sent, per service
         self.stand_ins = {name: httpx.URL(url) for name, url in base_urls.items()}
         make = lambda trust_env: httpx.Client(headers={"User-Agent": agent, "Accept-Encoding": "gzip"}, follow_redirects=False, trust_env=trust_env,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])), limits=httpx.Limits(max_connections=None, max_keepalive_connections=64))
@@ -340,7 +340,6 @@ class Messenger:
                 raise ServiceError(service.name, "bad_redirect", f"redirects {redact(str(url)):.120} to {redact(headers['location'])!r:.120}")
             url = target
         answer, verdict = judge(question, url, status, headers, content)
-        if verdict and verdict.kind == "refused": raise ServiceError(service.name, "refused", f"{verdict.what} (asked for {answer.url:.200})")
         return (None, verdict) if verdict else (answer, None)
 
     def _wire(self, service, url):
@@ -459,7 +458,7 @@ class Client:
             answer = (self.cache.get(key) if keep else None) or self._recording(question)
             if answer is None:
                 if self.offline: raise ServiceError(name, "offline", f"was not asked for {redact(str(question.url)):.200}")
-                answer = self._insist(question)
+                answer = self.insist(question.service, lambda patience: self.messenger.deliver(question, patience), f"asked for {redact(str(question.url)):.200}")
                 if keep: self.cache.put(key, answer)
         if answer.status == 404: raise ServiceError(name, "not_found", f"has nothing at {answer.url:.200}")
         return answer
@@ -489,19 +488,23 @@ class Client:
         if verdict: raise ServiceError(question.service.name, verdict.kind, f"{verdict.what} (recorded, {answer.url:.200})")
         return answer
 
-    def _insist(self, question):
-        "Ask until there is an answer or it makes no sense to go on."
-        service, patience, (first, longest) = question.service, [float(self.max_wait)], self.backoff
+    def insist(self,
+               service: Service, # who is asked
+               deliver: Callable, # one attempt: [seconds it may wait for a hold] -> (answer, None) or (None, `Verdict`)
+               about: str, # what is asked, for the error
+              ): # the answer
+        "Ask until there is an answer or it makes no sense to go on; `ServiceError` or `Pause` where there is none."
+        patience, (first, longest) = [float(self.max_wait)], self.backoff
         grow = tenacity.wait_exponential_jitter(multiplier=first, max=longest, jitter=first)
         said = lambda state: state.outcome.exception().verdict
         def attempt():
-            answer, verdict = self.messenger.deliver(question, patience)
+            answer, verdict = deliver(patience)
             if verdict: raise _Again(verdict)
             return answer
         def give_up(state):
-            limited = said(state).kind == "limited"
+            limited, refused = said(state).kind == "limited", said(state).kind == "refused"
             if limited: self.turnstile.hold(service.name, time.time() + state.upcoming_sleep, said(state).what)
-            return state.upcoming_sleep > patience[0] or (not limited and state.attempt_number >= service.attempts)
+            return refused or state.upcoming_sleep > patience[0] or (not limited and state.attempt_number >= service.attempts)
         def nap(seconds):
             patience[0] -= seconds
             if self._closed.wait(seconds): raise AlbumGanError(f"The client was closed while {service.name} was being asked; run the same command again.")
@@ -511,13 +514,13 @@ class Client:
         else:
             self._failures[service.name] = 0
             return answer
-        raise self._bad_news(question, verdict, retrying.statistics["attempt_number"])
+        raise self._bad_news(service.name, about, verdict, retrying.statistics["attempt_number"])
 
-    def _bad_news(self, question, verdict, attempts):
+    def _bad_news(self, name, about, verdict, attempts):
         "The `Pause` or `ServiceError` that a last attempt ends in."
-        name, later = question.service.name, lambda seconds: datetime.now(timezone.utc) + timedelta(seconds=seconds)
+        later = lambda seconds: datetime.now(timezone.utc) + timedelta(seconds=seconds)
         if verdict.kind == "limited": return Pause(name, later(max(verdict.wait or 0, self.backoff[1])), verdict.what)
-        if verdict.kind in ("server", "timeout", "connection"):
+        if verdict.kind in ("server", "timeout", "connection", "refused"):
             self._failures[name] += 1
-            if self._failures[name] >= self.DOWN: return Pause(name, later(900), f"{verdict.what} {self.DOWN} times in a row")
-        return ServiceError(name, verdict.kind, f"{verdict.what} (asked for {redact(str(question.url)):.200})", attempts)
+            if self._failures[name] >= self.DOWN: return Pause(name, later(900), f"{verdict.what} {self.DOWN} times in a row" + (f"; {KINDS['refused']}" if verdict.kind == "refused" else ""))
+        return ServiceError(name, verdict.kind, f"{verdict.what} ({about})", attempts)

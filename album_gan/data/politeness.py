@@ -25,8 +25,9 @@ def hide(value: str, # something that nobody else may read
         ) -> None:
     "From now on `redact` removes this value, also as addresses, JSON, HTML and base64 write it."
     if len(value) < 4: return # "abc" is no secret, and would tear words apart
-    plain = {value, value.replace("/", "\\/"), json.dumps(value)[1:-1], html.escape(value), *(code(value.encode()).decode().rstrip("=") for code in (base64.b64encode, base64.urlsafe_b64encode))}
-    inside = {q for f in plain for q in (quote(f, safe=""), quote_plus(f))}
+    whole = {value, html.escape(value), *(code(value.encode()).decode().rstrip("=") for code in (base64.b64encode, base64.urlsafe_b64encode))}
+    plain = whole | {form for f in whole for form in (json.dumps(f)[1:-1], f.replace("/", "\\/"), f.replace("/", "\\\\/"))} # JSON from PHP, and that again as a log shows bytes
+    inside = {q for f in whole for q in (quote(f, safe=""), quote_plus(f))}
     if new := (plain | inside | {re.sub("%..", lambda m: m[0].lower(), q) for q in inside}) - _SECRETS.keys():
         merged = sorted({*_SECRETS, *new}, key=len, reverse=True)
         _SECRETS.clear(); _SECRETS.update(dict.fromkeys(merged))

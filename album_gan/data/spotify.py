@@ -70,9 +70,9 @@ class Spotify:
         if self.client.offline: return {}
         with self._lock:
             if time.time() > self._until:
-                pair = base64.b64encode(f"{self.app_id.value}:{self.app_secret.value}".encode()).decode()
+                pair = f"{self.app_id.value}:{self.app_secret.value}"
                 hide(pair)
-                answer = self.client.post("spotify", "https://accounts.spotify.com/api/token", data=dict(grant_type="client_credentials"), secret_headers=dict(Authorization=f"Basic {pair}")).json()
+                answer = self.client.post("spotify", "https://accounts.spotify.com/api/token", data=dict(grant_type="client_credentials"), secret_headers=dict(Authorization=f"Basic {base64.b64encode(pair.encode()).decode()}")).json()
                 try: self._token, self._until = str(answer["access_token"]), time.time() + float(answer.get("expires_in", 3600)) - 60
                 except (KeyError, TypeError, ValueError): raise ServiceError("spotify", "bad_answer", "sent no token") from None
                 hide(self._token)
@@ -83,12 +83,13 @@ class Spotify:
             **params, # after the question mark
            ) -> dict: # JSON
         "One question; a token that was withdrawn early is renewed once."
-        ask = lambda: self.client.get("spotify", f"/v1{path}", params=params, secret_headers=self._bearer(), expect="json").json()
-        try: return ask()
+        ask = lambda bearer: self.client.get("spotify", f"/v1{path}", params=params, secret_headers=bearer, expect="json").json()
+        bearer = self._bearer() # a token that is refused is not asked for again
+        try: return ask(bearer)
         except ServiceError as e:
             if e.kind != "refused" or "said 401" not in str(e): raise
             self._until = 0.0
-            return ask()
+            return ask(self._bearer())
 
     def get_unless_denied(self, path, **params):
         "The answer, or None where this kind of question is denied to the app."
