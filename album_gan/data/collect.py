@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .catalogs import choose_song, find_deezer, find_itunes, find_musicbrainz, known, normal, preview_expiry
+from .cleaning import parse_date
 from .core import AlbumGanError, atomic_path, data_dir, fingerprint, shared_dir, shown
 from .downloads import download_audio, download_cover, sweep
 from .emotions import ask_hume, hume_key, song_emotions
@@ -109,7 +110,7 @@ def merge_album(wanted: dict, # a row of the list: album_id, artist, album, year
     genres = {"wikipedia": [g for g in (wanted.get("genre") or "").split(", ") if g], **{s: a["genres"] for s, a in found.items() if a.get("genres")}}
     best = next((genres[s] for s in GENRES if genres.get(s)), [])
     date = wanted.get("date") if len(wanted.get("date") or "") > 4 else first("date") or wanted.get("date")
-    year = wanted.get("year") or (int(date[:4]) if date else None)
+    year = wanted.get("year") or (int(m[0]) if (m := re.match(r"[1-9]\d{3}", date or "")) else None)
     row = dict(album_id=wanted["album_id"], song_id=song_key(wanted["album_id"], song["title"]) if song else "", artist=wanted["artist"] or first("artist") or "", album=wanted["album"], song=song["title"] if song else "",
                genre=best[0] if best else "", year=year, audio="", cover="", release_date=date or "", genres=", ".join(best))
     row |= known(upc=first("upc"), label=first("label"), url=first("url"), **{f"genres_{s}": ", ".join(g) for s, g in genres.items()}, **{f"{s}_id": a["id"] for s, a in found.items()},
@@ -432,8 +433,9 @@ def read_wanted(table: str | Path | pd.DataFrame, # columns artist and album; ye
     for r in table.astype(object).where(table.notna(), "").to_dict("records"):
         r = {str(k): text for k, v in r.items() if (text := str(v).strip())}
         if not r.get("album"): continue
-        year = re.match(r"\d{4}", r.get("year", ""))
-        rows.append({**r, "artist": r.get("artist", ""), "year": int(year[0]) if year else None, "date": r.get("date") or r.get("release_date") or (year[0] if year else ""), "genre": r.get("genre", "")})
+        date = parse_date(r.get("date") or r.get("release_date") or "")
+        year = re.match(r"[1-9]\d{3}", r.get("year", "")) or re.match(r"[1-9]\d{3}", date)
+        rows.append({**r, "artist": r.get("artist", ""), "year": int(year[0]) if year else None, "date": date or (year[0] if year else ""), "genre": r.get("genre", "")})
     return rows
 
 # %% ../../nbs/data/85_collect.ipynb #ddcdc669

@@ -213,10 +213,12 @@ class Browser:
         try:
             self._service.start()
             self._first = WebDriver(self._service.service_url, options=options)
-        except WebDriverException as e:
+            self._run += 1
+            for _ in range(self.tabs): self._free.put((self._run, self._tab()))
+        except BaseException as e:
+            self._stop() # the next page starts another one
+            if not isinstance(e, WebDriverException): raise
             raise AlbumGanError(f"Chromium did not start ({(e.msg or type(e).__name__).splitlines()[0][:200]}); check that chromium and chromedriver have the same version.") from None
-        self._run += 1
-        for _ in range(self.tabs): self._free.put((self._run, self._tab()))
 
     def _tab(self):
         "A session of its own with a tab of its own."
@@ -274,8 +276,6 @@ class Browser:
             ) -> str: # the page's HTML, once the document is there
         "Open a page in a free tab; `ServiceError` where it does not load."
         from selenium.common.exceptions import TimeoutException
-        with self._lock:
-            if not self._run and not self._closed.is_set(): self._start()
         for attempt in range(1, self.retries + 2):
             run, tab = self._take()
             try:
@@ -299,6 +299,8 @@ class Browser:
     def _take(self):
         "A free tab of the present browser."
         while not self._closed.is_set():
+            with self._lock:
+                if self._first is None and not self._closed.is_set(): self._start()
             try: run, tab = self._free.get(timeout=0.25)
             except Empty: continue
             if run == self._run: return run, tab
