@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.skipif(not (find_spec("jupyterlab") and find_spec("ipy
 from selenium.common.exceptions import WebDriverException  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
+LONG = pytest.mark.skipif(not os.environ.get("ALBUM_GAN_LAB"), reason="drives a real JupyterLab for minutes; run it with ALBUM_GAN_LAB=1")
 VERBS = ["index", "collect", "analyze", "train", "experiment", "results", "generate"]
 SHOTS = os.environ.get("ALBUM_GAN_SHOTS") # a folder for screenshots, to be looked at
 QUIET = {"docmanager-extension/plugin": dict(autosave=False), "apputils-extension/notification": dict(fetchNews="false", checkForUpdates=False)} # nothing is stored, nothing is asked of others
@@ -112,6 +113,7 @@ def verbs(tmp_path_factory):
     with lab("nbs/index.ipynb", ROOT, tmp_path_factory.mktemp("lab"), IN_TEST="1", OMP_NUM_THREADS="1") as found: yield found
 
 
+@LONG
 @pytest.mark.parametrize("verb", VERBS)
 def test_verbs_run_all(browser, verbs, verb):
     "In the folder they lie in, as miniatures; the file stays as it was."
@@ -132,6 +134,7 @@ def pictures(book):
         Promise.all([...document.querySelectorAll('img.widget-image')].map(async i => { const b = new Uint8Array(await (await fetch(i.src)).arrayBuffer()); return btoa(Array.from(b, c => String.fromCharCode(c)).join('')) })).then(done)""")]
 
 
+@LONG
 def test_panel(browser, tmp_path):
     "Sliders by keyboard, keep, paint again, finish, save: each does what it says, and what was set is in the file."
     shutil.copy(ROOT/"nbs"/"generate.ipynb", tmp_path)
