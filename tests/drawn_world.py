@@ -34,7 +34,7 @@ class DrawnWorld(Prepared):
         self.rows = pd.DataFrame(dict(album_id=[f'demo0-{i:06d}' for i in range(n)], song_id=[f's{i}' for i in range(n)], artist=[f'artist {i//2}' for i in range(n)],
                                       genre=self.table.genre, prompt='', has_cover=True, split=np.where(np.arange(n) < n*(1 - test), 'train', 'test')))
         self.embedding = torch.tensor(np.stack([np.cos(2*np.pi*self.table.hue), np.sin(2*np.pi*self.table.hue), *(self.table[f] for f in FACTORS[1:])], 1)).float()
-        self.info = dict(seconds=25.0, position=.5, synthetic=True)
+        self.info, self.shapes = dict(seconds=25.0, position=.5, synthetic=True), dict(music=(2, self.embedding.shape[1]))
 
     def batch(self, indices, columns=('music',)):
         self._allow(indices)

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from album_gan.experiments import controls
 from album_gan.experiments.controls import CONTROLS, MusicJudge, album_values, gains, look_at_arm, set_values
+from album_gan.experiments.metrics import features_of
 from album_gan.experiments.prepare import evaluation
 from drawn_world import DrawnWorld, Eyes, deaf, honest, memoriser, text_copier
 
@@ -14,7 +14,7 @@ def measured():
     world, patch = DrawnWorld(), pytest.MonkeyPatch()
     patch.setattr(controls, 'sound_table', lambda prepared: prepared.sounds())
     rows, judge, eyes = world.pick('test'), MusicJudge.taught_by(world), Eyes()
-    train_features = controls.features_of(world.covers(world.pick('train')), eyes)
+    train_features = features_of(world.covers(world.pick('train')), eyes)
     out = {}
     real = look_at_arm(None, 'real', world, rows, eyes, judge=judge)
     for make in (honest, deaf, memoriser, text_copier):
