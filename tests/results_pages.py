@@ -23,8 +23,8 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serve(latency: float = 0.0, never: tuple = ()):
-    """Yields a server: `.address` takes the words, `.seen` counts them, `.most` is the most requests at once."""
-    lock, seen = threading.Lock(), []
+    """Yields a server: `.address` takes the words, `.seen` counts them, `.most` is the most requests at once; words in `never` wait until it closes."""
+    lock, seen, closing = threading.Lock(), [], threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -35,7 +35,7 @@ def serve(latency: float = 0.0, never: tuple = ()):
                 server.now += 1
                 server.most = max(server.most, server.now)
             try:
-                time.sleep(60 if words in never else latency)
+                closing.wait() if words in never else time.sleep(latency)
                 body = results_page(words).encode()
                 self.send_response(200)
                 self.send_header('Content-Type', 'text/html; charset=utf-8')
@@ -54,5 +54,6 @@ def serve(latency: float = 0.0, never: tuple = ()):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try: yield server
     finally:
+        closing.set()
         server.shutdown()
         server.server_close()

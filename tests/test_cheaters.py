@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from album_gan.experiments import controls
 from album_gan.experiments.controls import CONTROLS, MusicJudge, album_values, gains, look_at_arm, set_values
 from album_gan.experiments.metrics import features_of
 from album_gan.experiments.prepare import evaluation

@@ -75,7 +75,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from album_gan.data.ledger import Ledger
 from album_gan.data.youtube import Browser, views_by_browser
-with Browser(tabs=2) as browser, Ledger(sys.argv[2]) as ledger:
+with Browser(tabs=2, timeout=120) as browser, Ledger(sys.argv[2]) as ledger:
     browser.page(sys.argv[1] + 'first')
     print(browser._profile, flush=True)
     units = [(w, dict(artist='x', song=w)) for w in ('fast', 'slow1', 'slow2', 'slow3')]
@@ -89,15 +89,15 @@ def test_ctrl_c_leaves_nothing_and_loses_nothing(tmp_path):
                                env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])})
         profile = run.stdout.readline().strip()
         assert profile and processes(profile)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         with Ledger(tmp_path/'ledger.sqlite') as ledger:
             while not (any('slow' in w for w in server.seen) and ledger.result('youtube', 'fast')) and time.monotonic() < until: time.sleep(0.05)
         run.send_signal(signal.SIGINT)
-        out, err = run.communicate(timeout=20)
+        out, err = run.communicate(timeout=60)
         assert run.returncode != 0 and 'KeyboardInterrupt' in err
         assert processes(profile) == []
         with Ledger(tmp_path/'ledger.sqlite') as ledger: # what was done is done, and is not asked again
-            assert ledger.result('youtube', 'fast')['video_id'] == 'x fast'
+            assert (ledger.result('youtube', 'fast') or {}).get('video_id') == 'x fast', list(ledger.errors())
             asked = len(server.seen)
             ledger.run('youtube', [('fast', dict(artist='x', song='fast'))], lambda w: pytest.fail('asked again'))
             assert len(server.seen) == asked
