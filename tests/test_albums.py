@@ -155,8 +155,7 @@ def test_a_full_disk_leaves_the_old_folder(tmp_path, monkeypatch):
     def full(fd): raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(core.os, "fsync", full)
     with pytest.raises(AlbumGanError, match="disk is full"): write_albums(tmp_path, table(3), SAID)
-    before.pop("albums.json")  # the copy goes first, so that two different tables never lie side by side
-    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before and len(read_albums(tmp_path)) == len(table())
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
 
 
 @given(st.text(), st.one_of(st.none(), st.text(), st.just(float("nan"))))

@@ -152,10 +152,10 @@ def write_albums(path: str | Path, # the folder; made where it is missing
     provenance = _provenance(list(df.columns), len(df), provenance)
     try: path.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise AlbumGanError(f"The album folder {shown(path)} cannot be made ({e.strerror}); choose another place.") from None
-    (path/"albums.json").unlink(missing_ok=True) # a folder without it can be read, one with two different tables can't
     write_json(path/"provenance.json", provenance)
     with atomic_path(path/"albums.csv") as part:
         df.to_csv(part, index=False, lineterminator="\n", quoting=2, encoding="utf-8") # 2: quote all that is not a number
+        (path/"albums.json").unlink(missing_ok=True) # now that the table is written: a folder without it can be read, one with two different tables can't
     _write_records(path/"albums.json", df)
     return path
 

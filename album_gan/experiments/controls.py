@@ -8,7 +8,6 @@ __all__ = ['CONTROLS', 'GAINS', 'artists_of', 'other_songs', 'describe_sound', '
            'pipe_painter', 'average_song', 'look_at_arm', 'album_values', 'set_values', 'gains']
 
 # %% ../../nbs/experiments/64_controls.ipynb #25b782b6
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -240,8 +239,7 @@ def average_song(prepared: Prepared, # its training split is read
                  most: int = 512, # songs
                 ) -> torch.Tensor: # [T, D]
     "The mean embedding."
-    most = max(8, min(most, 2**27//math.prod(prepared.shapes["music"]))) # half a gigabyte of them at most
-    return prepared.batch(prepared.pick("train", with_cover=False)[:most], ("music",))["music"].mean(0)
+    return prepared.batch(prepared.pick("train", with_cover=False)[:prepared.at_once(most)], ("music",))["music"].mean(0)
 
 # %% ../../nbs/experiments/64_controls.ipynb #4c1c0be3
 @evaluation()

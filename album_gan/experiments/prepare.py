@@ -6,7 +6,7 @@
 __all__ = ['SHARD', 'Opened', 'open_albums', 'evaluation', 'Prepared', 'prepare']
 
 # %% ../../nbs/experiments/10_prepare.ipynb #7110c16d
-import json, os
+import json, math, os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -107,6 +107,12 @@ class Prepared:
         if held and not _EVALUATING.get():
             raise AlbumGanError(f"{held} of these rows belong to the test split, which may be read in an evaluation only; take rows of `pick('train')`, or say `with evaluation():`.")
 
+    def at_once(self,
+                most: int = 512, # songs
+               ) -> int: # from 8 up to `most`
+        "How many songs' embeddings half a gigabyte holds."
+        return max(8, min(most, 2**27//math.prod(self.shapes["music"])))
+
     def __post_init__(self): self._arrow = self.dataset.with_format("arrow", columns=list(self.shapes))
 
     def factors(self,
@@ -140,13 +146,12 @@ def _description(table, albums, backbone, encoder, seconds, position, test, seed
 
 def _given_split(table, column, albums):
     "The sides that a column gives; None where no column is named and `split` does not give them all."
-    if not column:
-        sides = table.get("split", pd.Series("", table.index)).astype(str).str.strip().str.lower()
-        return sides if sides.isin(["train", "test"]).all() else None
+    sides = table.get(column or "split", pd.Series("", table.index)).astype(str).str.strip().str.lower()
+    wrong = sorted(set(sides) - {"train", "test"})
+    if not wrong: return sides
+    if not column: return None
     if column not in table: raise AlbumGanError(f"{shown(albums)}/albums.csv has no column {column!r}; add one that says train or test for every row, or let artists be split by chance.")
-    sides = table[column].astype(str).str.strip().str.lower()
-    if wrong := sorted(set(sides) - {"train", "test"}): raise AlbumGanError(f"The column {column!r} of {shown(albums)}/albums.csv holds {wrong[0]!r}; every row needs train or test.")
-    return sides
+    raise AlbumGanError(f"The column {column!r} of {shown(albums)}/albums.csv holds {wrong[0]!r}; every row needs train or test.")
 
 def _cover_tensor(path, size):
     return torch.from_numpy(np.asarray(load_cover(path, size)).copy()).permute(2, 0, 1)/127.5 - 1

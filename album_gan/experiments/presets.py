@@ -32,7 +32,7 @@ from .controls import CONTROLS, Looked, MusicJudge, album_values, look_at_arm, p
 from .metrics import METRIC_KEYS, CoverFeatures, Seen, features_of, paired_bootstrap, summarise
 from .paper import PixelLoss
 from .prepare import Prepared, evaluation, prepare
-from .runs import Painting, held_out, write_config
+from .runs import Painting, held_out, read_metrics, write_config
 from .training import LOSSES, TrainConfig, draw_timesteps, train
 from ..data import covers as drawn
 from ..models.backbone import Backbone, backbone_fingerprint, find_backbone, load_backbone
@@ -303,7 +303,7 @@ def run_preset(name: str, # a name from PRESETS
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder/"run.lock"): # somebody else may be at it
         if not is_finished(name, seed, size.name, albums, results, any_code, lyrics): _run(preset, seed, size, albums, folder, lyrics)
-    return json.loads((folder/"metrics.json").read_text(encoding="utf-8"))
+    return read_metrics(folder)
 
 # %% ../../nbs/experiments/60_presets.ipynb #3bd946ac
 @evaluation()

@@ -88,32 +88,25 @@ def paint_arms(pipe: AlbumCoverPipeline, # the model
         off = paint_arms(pipe, prepared, rows, painting, keep, ("off",))["off"] if "true" in arms else None
         if off is not None: return dict.fromkeys(arms, off)
     for arm in arms:
-        file = keep/f"{arm}.npy"
-        if file.exists(): out[arm] = np.load(file, allow_pickle=False); continue
         music = None
         if arm != "off":
             source = rows if arm == "true" else rows[derange(table.artist.where(table.artist != "", table.album_id).to_numpy(), seed=painting.seed)]
             music = lambda at, source=source: prepared.batch(source[at], ("music",))["music"] # little by little: an hour of Jukebox fills the memory
-        out[arm] = _paint_together(pipe, list(table.prompt), music, list(table.song_id), painting, file)
+        out[arm] = _paint_together(pipe, list(table.prompt), music, list(table.song_id), painting, keep, arm)
     return out
 
-def _paint_together(pipe, prompts, music, keys, painting, file):
-    "Paint in as many processes as there are, each a stretch of the rows; what is in `file` afterwards everybody gets."
+def _paint_together(pipe, prompts, music, keys, painting, keep, arm):
+    "Paint in as many processes as there are, each a stretch of the rows with a file of its own; everybody gets all of them."
     state = this_process()
     edges = [round(i*len(prompts)/state.num_processes) for i in range(state.num_processes + 1)]
-    parts = [file.with_name(f"{file.stem}-{a}-{b}.npy") for a, b in zip(edges, edges[1:])]
-    first, last, mine = *edges[state.process_index:state.process_index + 2], parts[state.process_index]
-    hear = music and (lambda at: music(slice(first + at.start, min(first + at.stop, last))))
-    if first < last:
-        pictures = paint(pipe, prompts[first:last], hear, keys[first:last], painting, desc=f"painting {file.stem}")
-        with atomic_path(mine) as part: np.save(part, pictures, allow_pickle=False)
+    files = {(a, b): keep/f"{arm}-{a}-{b}.npy" for a, b in zip(edges, edges[1:]) if a < b}
+    first, last = edges[state.process_index:state.process_index + 2]
+    if first < last and not files[first, last].exists():
+        hear = music and (lambda at: music(slice(first + at.start, min(first + at.stop, last))))
+        pictures = paint(pipe, prompts[first:last], hear, keys[first:last], painting, desc=f"painting {arm}")
+        with atomic_path(files[first, last]) as part: np.save(part, pictures, allow_pickle=False)
     state.wait_for_everyone()
-    if state.is_main_process:
-        whole = np.concatenate([np.load(p, allow_pickle=False) for p in parts if p.exists()])
-        with atomic_path(file) as part: np.save(part, whole, allow_pickle=False)
-        for p in parts: p.unlink(missing_ok=True)
-    state.wait_for_everyone()
-    return np.load(file, allow_pickle=False)
+    return np.concatenate([np.load(f, allow_pickle=False) for f in files.values()])
 
 # %% ../../nbs/experiments/50_runs.ipynb #45ef251b
 def read_metrics(run: Path, # run folder
@@ -131,7 +124,7 @@ def evaluate(pipe: AlbumCoverPipeline, # the trained model
              about: dict, # written beside the metrics
             ) -> dict: # the content of metrics.json
     "Paint and measure the held-out albums."
-    rows = held_out(prepared, painting.n_eval)
+    rows, state = held_out(prepared, painting.n_eval), this_process()
     table = prepared.rows.iloc[rows]
     artists = table.artist.where(table.artist != "", table.album_id)
     size = pipe.vae.config.sample_size
@@ -141,15 +134,15 @@ def evaluate(pipe: AlbumCoverPipeline, # the trained model
     else:
         keep = run/"pictures"/fingerprint([asdict(painting), prepared.info["fingerprint"], about.get("key", "")])
         arms = paint_arms(pipe, prepared, rows, painting, keep)
-        factors = prepared.factors(rows)
-        if not this_process().is_main_process: this_process().wait_for_everyone(); return read_metrics(run) # one measures for all
-        spare = prepared.pick("train")[:max(2, len(rows))]
-        metrics = evaluate_pictures(arms, prepared.covers(rows, size), table.reset_index(drop=True), spare_covers=prepared.covers(spare, size) if len(spare) > 1 else None,
-                                    **({} if factors is None else dict(measure=drawn.measure, true_factors=factors[list(drawn.FACTORS)].reset_index(drop=True),
-                                                                       circular={f for f, c in drawn.FACTORS.items() if c})))
-        if factors is not None: metrics["text_factors"] = {name: text_agreement(p, factors) for name, p in arms.items()}
-    if this_process().is_main_process: write_json(run/"metrics.json", dict(metrics=metrics, synthetic=prepared.synthetic, picture="samples/music.png", **about, painting=asdict(painting), data=prepared.info))
-    this_process().wait_for_everyone()
+        if state.is_main_process: # one measures for all
+            factors = prepared.factors(rows)
+            spare = prepared.pick("train")[:max(2, len(rows))]
+            metrics = evaluate_pictures(arms, prepared.covers(rows, size), table.reset_index(drop=True), spare_covers=prepared.covers(spare, size) if len(spare) > 1 else None,
+                                        **({} if factors is None else dict(measure=drawn.measure, true_factors=factors[list(drawn.FACTORS)].reset_index(drop=True),
+                                                                           circular={f for f, c in drawn.FACTORS.items() if c})))
+            if factors is not None: metrics["text_factors"] = {name: text_agreement(p, factors) for name, p in arms.items()}
+    if state.is_main_process: write_json(run/"metrics.json", dict(metrics=metrics, synthetic=prepared.synthetic, picture="samples/music.png", **about, painting=asdict(painting), data=prepared.info))
+    state.wait_for_everyone()
     return read_metrics(run)
 
 # %% ../../nbs/experiments/50_runs.ipynb #741f5e80
@@ -271,13 +264,14 @@ def start_run(albums: str | Path, # "demo", an album folder, a folder of music
               run: str = "", # the run's name; empty: `run_name`
              ) -> tuple[Path, Prepared, Backbone]:
     "Everything before training: check the choices, prepare the albums, write config.json."
-    device = str(this_process().device)
+    state = this_process()
+    device = str(state.device)
     backbone, encoder = load_backbone(config.backbone, device=device), load_encoder(config.encoder, device=device)
     make_scheduler(painting.scheduler, backbone.scheduler.config)
     if run and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run): raise AlbumGanError(f"The run name {run!r} can't be a folder's name; use letters, digits, '.', '_' and '-'.")
     folder = project_root()/results/"runs"/(run or run_name(str(albums), config, painting))
     prepared = prepare(albums, backbone, encoder)
-    if this_process().is_main_process: write_config(folder, albums, config, painting, prepared)
+    if state.is_main_process: write_config(folder, albums, config, painting, prepared)
     return folder, prepared, backbone
 
 def _version(name):

@@ -28,6 +28,7 @@ from .metrics import Interval, paired_bootstrap
 from .paper import published_conditioner
 from .plots import OKABE_ITO, _figure, cover_grid, smoothed, style, to_markdown
 from .presets import PRESETS, SIZES, TABLE, run_folder
+from .runs import read_metrics
 
 # %% ../../nbs/experiments/68_tables.ipynb #0e9d69d1
 @dataclass
@@ -59,7 +60,7 @@ def read_rows(results: str | Path = "results", # relative to the project
     for name in presets:
         found = [run_folder(name, s, results) for s in range(min(PRESETS[name].seeds, SIZES[size].seeds))]
         found = [f for f in found if (f/"metrics.json").exists()]
-        runs = [json.loads((f/"metrics.json").read_text(encoding="utf-8")) for f in found]
+        runs = [read_metrics(f) for f in found]
         keep = [i for i, r in enumerate(runs) if r.get("size") == size]
         if keep: rows[name] = Row(name, [runs[i] for i in keep], pd.concat([pd.read_csv(found[i]/"values.csv", dtype={"album_id": str, "artist": str}, keep_default_na=False, na_values=[""]).assign(seed=runs[i]["seed"]) for i in keep], ignore_index=True), [found[i] for i in keep])
     for what, kinds in {"synthetic and real albums": {r["synthetic"] for row in rows.values() for r in row.runs}, "feature extractors": {r["metrics"]["features"] for row in rows.values() for r in row.runs},

@@ -234,8 +234,7 @@ def new_conditioner(config: TrainConfig, # fusion, num_tokens, residual, seed
                                                 start=start_matters(backbone.scheduler) if config.music_start is None else config.music_start)
     if conditioner.adapter is not None:
         rows = prepared.pick("train")
-        enough = max(8, min(512, 2**27//math.prod(prepared.shapes["music"]))) # songs, half a gigabyte at most
-        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:enough].numpy()]
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:prepared.at_once()].numpy()]
         music = prepared.batch(rows, ("music",))["music"].flatten(0, 1)
         conditioner.adapter.standardise(music.mean(0), music.std(0))
     return conditioner
