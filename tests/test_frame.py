@@ -330,3 +330,13 @@ def test_clean_runs_keeps_what_git_knows(tmp_path):
     assert found == ['notebooks', 'runs/kept/weights', 'runs/new']
     subprocess.run(['git', '-C', tmp_path, 'rm', '-rq', '--cached', '.'], check=True)
     assert [p.name for p in clean_runs.leftovers(tmp_path)] == ['notebooks', 'kept', 'new']
+
+
+def test_numbers_of_the_readme_are_those_of_the_results():
+    "The index's table, computed again from results/, is the stored one and the one of the README."
+    code = [c for c in json.loads((ROOT/'nbs'/'index.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    names = {}
+    for cell in code: exec(''.join(cell['source']).rsplit('\nMarkdown(', 1)[0], names)
+    table = names['to_markdown'](names['table'])
+    assert len(names['runs']) == 6 and table in (ROOT/'README.md').read_text(encoding='utf-8')
+    assert table in ''.join(code[-1]['outputs'][0]['data']['text/markdown'])
