@@ -93,7 +93,7 @@ def test_ctrl_c_leaves_nothing_and_loses_nothing(tmp_path):
         with Ledger(tmp_path/'ledger.sqlite') as ledger:
             while not (any('slow' in w for w in server.seen) and ledger.result('youtube', 'fast')) and time.monotonic() < until: time.sleep(0.05)
         run.send_signal(signal.SIGINT)
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=20)
         assert run.returncode != 0 and 'KeyboardInterrupt' in err
         assert processes(profile) == []
         with Ledger(tmp_path/'ledger.sqlite') as ledger: # what was done is done, and is not asked again
