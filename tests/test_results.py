@@ -18,7 +18,7 @@ from album_gan.data.core import AlbumGanError
 from album_gan.experiments import controls
 from album_gan.experiments.controls import copied, density_coverage, look_at_arm, song_rank
 from album_gan.experiments.presets import PRESETS, SIZES, TABLE, run_folder, run_stamp, settings
-from album_gan.experiments.tables import Row, claims, invented_rows, paper_table, read_rows, set_mean, tidy, write_tables
+from album_gan.experiments.tables import Row, caption, claims, invented_rows, paper_table, read_rows, set_mean, tidy, unguided_table, write_tables
 from drawn_world import DrawnWorld, Eyes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -192,3 +192,5 @@ def test_committed_table_has_the_papers_six_rows_and_ours(committed):
     rows, _ = committed
     assert len(paper_table(rows)) == 6 and {'modern-prompt', 'modern-concat', 'modern-cross', 'modern-gated'} <= set(rows)
     assert all(rows[f'modern-{f}'].seeds >= 3 for f in ('concat', 'cross', 'gated'))
+    assert list(unguided_table(rows).index) == ['prompt only, unguided, DDPM', 'prompt only, unguided, PNDM']
+    assert 'The modern recipe: 1000 steps of 16' in caption(rows) # not those of the row that has nothing to train

@@ -97,6 +97,9 @@ def merge_songs(found: dict[str, dict], # {service: album}
     return [s for s in songs.values() if s.get("title")]
 
 # %% ../../nbs/data/85_collect.ipynb #fd133037
+def _year(text): # 1994 of "1994-03-14"
+    return int(m[0]) if (m := re.match(r"[1-9]\d{3}", text or "")) else None
+
 def merge_album(wanted: dict, # a row of the list: album_id, artist, album, year, date, genre
                 results: dict[str, dict], # {catalog: what `find_…` returned}
                ) -> dict: # row (for albums.csv), song, previews, covers
@@ -110,7 +113,7 @@ def merge_album(wanted: dict, # a row of the list: album_id, artist, album, year
     genres = {"wikipedia": [g for g in (wanted.get("genre") or "").split(", ") if g], **{s: a["genres"] for s, a in found.items() if a.get("genres")}}
     best = next((genres[s] for s in GENRES if genres.get(s)), [])
     date = wanted.get("date") if len(wanted.get("date") or "") > 4 else first("date") or wanted.get("date")
-    year = wanted.get("year") or (int(m[0]) if (m := re.match(r"[1-9]\d{3}", date or "")) else None)
+    year = wanted.get("year") or _year(date)
     row = dict(album_id=wanted["album_id"], song_id=song_key(wanted["album_id"], song["title"]) if song else "", artist=wanted["artist"] or first("artist") or "", album=wanted["album"], song=song["title"] if song else "",
                genre=best[0] if best else "", year=year, audio="", cover="", release_date=date or "", genres=", ".join(best))
     row |= known(upc=first("upc"), label=first("label"), url=first("url"), **{f"genres_{s}": ", ".join(g) for s, g in genres.items()}, **{f"{s}_id": a["id"] for s, a in found.items()},
@@ -434,8 +437,8 @@ def read_wanted(table: str | Path | pd.DataFrame, # columns artist and album; ye
         r = {str(k): text for k, v in r.items() if (text := str(v).strip())}
         if not r.get("album"): continue
         date = parse_date(r.get("date") or r.get("release_date") or "")
-        year = re.match(r"[1-9]\d{3}", r.get("year", "")) or re.match(r"[1-9]\d{3}", date)
-        rows.append({**r, "artist": r.get("artist", ""), "year": int(year[0]) if year else None, "date": date or (year[0] if year else ""), "genre": r.get("genre", "")})
+        year = _year(r.get("year")) or _year(date)
+        rows.append({**r, "artist": r.get("artist", ""), "year": year, "date": date or str(year or ""), "genre": r.get("genre", "")})
     return rows
 
 # %% ../../nbs/data/85_collect.ipynb #ddcdc669

@@ -8,7 +8,7 @@ __all__ = ['spotify_album', 'spotify_albums', 'spotify_songs', 'Spotify']
 # %% ../../nbs/data/74_spotify.ipynb #d51743cc
 import base64, threading, time
 
-from .catalogs import _day, best_match, known, parser
+from .catalogs import best_match, known, parser, release_date
 from .core import AlbumGanError
 from .politeness import Secret, ServiceError, hide, secret
 
@@ -27,7 +27,7 @@ def _spotify_album(a):
     artists = [x for x in a.get("artists") or [] if x and x.get("name")]
     items = (a.get("tracks") or {}).get("items") or []
     return known(source="spotify", id=a["id"], title=a.get("name"), artist=", ".join(x["name"] for x in artists), artist_id=artists[0].get("id") if artists else None,
-                 date=_day(a.get("release_date")), genres=list(a.get("genres") or []), upc=(a.get("external_ids") or {}).get("upc"), cover=_spotify_cover(a.get("images")), type=a.get("album_type"),
+                 date=release_date(a.get("release_date")), genres=list(a.get("genres") or []), upc=(a.get("external_ids") or {}).get("upc"), cover=_spotify_cover(a.get("images")), type=a.get("album_type"),
                  label=a.get("label"), popularity=a.get("popularity"), url=(a.get("external_urls") or {}).get("spotify"), songs=[_spotify_song(t) for t in items if t and t.get("id")])
 
 @parser("spotify")

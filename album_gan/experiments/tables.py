@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KID_MARGIN', 'Row', 'read_rows', 'album_mean', 'set_mean', 'kid_change', 'with_interval', 'paper_table',
-           'modern_table', 'control_table', 'ablation_table', 'ablation_text', 'claims', 'tidy', 'caption',
-           'write_tables', 'layer_shapes', 'architecture_figure', 'curves_figure', 'covers_figure', 'quality_figure',
-           'agreement_figure', 'guidance_figure', 'cost_figure', 'invented_rows']
+           'unguided_table', 'modern_table', 'control_table', 'ablation_table', 'ablation_text', 'claims', 'tidy',
+           'caption', 'write_tables', 'layer_shapes', 'architecture_figure', 'curves_figure', 'covers_figure',
+           'quality_figure', 'agreement_figure', 'guidance_figure', 'cost_figure', 'invented_rows']
 
 # %% ../../nbs/experiments/68_tables.ipynb #f53f4dda
 import json
@@ -125,15 +125,22 @@ KID_MARGIN = 0.10 # a fusion does no harm when its KID is surely less than this 
 def paper_table(rows: dict[str, Row], # from `read_rows`
                ) -> pd.DataFrame: # text
     "The paper's six rows: its own figures in columns of their own, then ours, published and corrected."
+    lines = {p.title: {"paper: MSE": f"{p.paper[0]:.4f}", "paper: FID": f"{p.paper[1]:.2f}", **_both_ways(rows[name], "true")} for name, p in PRESETS.items() if p.group == "paper" and name in rows}
+    return pd.DataFrame(lines).T.rename_axis("method, sampler")
+
+def unguided_table(rows: dict[str, Row], # from `read_rows`
+                  ) -> pd.DataFrame: # text; one row per sampler
+    "What the paper's fused rows stand beside when nothing but the fusion differs: the same U-Net on the prompt alone, without guidance and with as many steps. The paper has no such row."
     lines = {}
     for name, p in PRESETS.items():
-        if p.group != "paper" or name not in rows: continue
-        r = rows[name]
-        first = r.of("true", "n_published")[0]
-        lines[p.title] = {"paper: MSE": f"{p.paper[0]:.4f}", "paper: FID": f"{p.paper[1]:.2f}", "published MSE": with_interval(album_mean(r, "published"), 4),
-                          f"published FID (N = {first})": with_interval(set_mean(r, "fid_published"), 1), "corrected MSE": with_interval(album_mean(r, "mse"), 4),
-                          "corrected FID": with_interval(set_mean(r, "fid"), 1), "KID × 1000": with_interval(set_mean(r, "kid"), 1, 1e3), **({"emblem right": with_interval(album_mean(r, "motif"), 2)} if "motif" in r.values else {}), "N": r.of("true", "n")[0], "seeds": r.seeds}
+        if p.group == "paper" and p.fusion != "none" and name in rows: lines.setdefault(f"prompt only, unguided, {p.title.rsplit(', ', 1)[1]}", _both_ways(rows[name], "off", seeds=1))
     return pd.DataFrame(lines).T.rename_axis("method, sampler")
+
+def _both_ways(r, arm, seeds=None):
+    "Published and corrected, as text."
+    return {"published MSE": with_interval(album_mean(r, "published", arm), 4), f"published FID (N = {r.of(arm, 'n_published')[0]})": with_interval(set_mean(r, "fid_published", arm), 1),
+            "corrected MSE": with_interval(album_mean(r, "mse", arm), 4), "corrected FID": with_interval(set_mean(r, "fid", arm), 1), "KID × 1000": with_interval(set_mean(r, "kid", arm), 1, 1e3),
+            **({"emblem right": with_interval(album_mean(r, "motif", arm), 2)} if "motif" in r.values else {}), "N": r.of(arm, "n")[0], "seeds": seeds or r.seeds}
 
 # %% ../../nbs/experiments/68_tables.ipynb #6c8f1ac1
 def modern_table(rows: dict[str, Row], # from `read_rows`
@@ -214,7 +221,7 @@ def claims(rows: dict[str, Row], # from `read_rows`
                 say(f"As published, {f} that replaces the text makes covers worse than prompt only ({s.upper()})",
                     f"FID {set_mean(base, 'fid').mean:.0f} → {set_mean(r, 'fid').mean:.0f}; KID × 1000 rises by {with_interval(i, 1, 1e3)}", i.low > 0)
                 same = kid_change(r, r, other_arm="off")
-                say(f"As published, {f}: worse than the same U-Net on its prompt, without guidance and with as many steps ({s.upper()})", f"KID × 1000 rises by {with_interval(same, 1, 1e3)}", same.low > 0)
+                say(f"As published, {f}: worse than the same U-Net on its prompt, without guidance and with as many steps ({s.upper()})", f"FID {set_mean(r, 'fid', 'off').mean:.0f} → {set_mean(r, 'fid').mean:.0f}; KID × 1000 rises by {with_interval(same, 1, 1e3)}", same.low > 0)
                 if "motif" in r.values: say(f"As published, {f} forgets what the prompt says ({s.upper()})", f"emblem right {with_interval(album_mean(base, 'motif'), 2)} → {with_interval(album_mean(r, 'motif'), 2)}", album_mean(r, "motif").high < album_mean(base, "motif").low)
     prompt = rows.get("modern-prompt")
     for f in ("concat", "cross", "gated"):
@@ -281,7 +288,7 @@ def caption(rows: dict[str, Row], # from `read_rows`
     r, s = next(iter(rows.values())).runs[0], SIZES[size]
     m, d = r["metrics"], r["data"]
     epochs = next((x.runs[0]["train"] for n, x in rows.items() if n.startswith("paper-c")), {})
-    modern = next((x.runs[0]["train"] for n, x in rows.items() if n.startswith("modern-")), {})
+    modern = next((x.runs[0]["train"] for n, x in rows.items() if n.startswith("modern-") and x.runs[0]["train"]["max_steps"]), {})
     return " ".join(filter(None, [
         "**Synthetic albums of the demo world**: music and covers were made by this package." if r["synthetic"] else "Real albums.",
         f"Backbone {d['backbone']}{' and, where the schedule is Stable Diffusion’s, tiny-sd' if any(n.endswith(('-sd', '-start')) for n in rows) else ''}, {r.get('pixels', 64)} × {r.get('pixels', 64)} pixels; {d['train']} albums to train on, {m['n']} of {d['test']} held-out ones measured, {m['songs']['test'] - m['songs']['disjoint'] or 'none'} of them by an artist of the training split.",
@@ -300,7 +307,7 @@ def write_tables(rows: dict[str, Row], # from `read_rows`
     out, head = Path(out), "# Results" + ("" if size == "full" else f" – {size.upper()}: reduced size, for a look only")
     claim = claims(rows)
     said = pd.DataFrame({"claim": claim.claim, "measured": claim.evidence, "holds": claim.holds.map({True: "yes", False: "**no**", None: "not run"})}).set_index("claim")
-    parts = {"What the paper printed, and the same code on our albums": paper_table(rows), "Fusions that work": modern_table(rows), **({"Controls": control_table(rows["modern-gated"])} if "modern-gated" in rows else {}),
+    parts = {"What the paper printed, and the same code on our albums": paper_table(rows), "Prompt only, painted as the fused rows are": unguided_table(rows), "Fusions that work": modern_table(rows), **({"Controls": control_table(rows["modern-gated"])} if "modern-gated" in rows else {}),
              "One change at a time": ablation_text(ablation_table(rows)), "What follows": said}
     text = "\n\n".join([head, caption(rows, size), *(f"## {k}\n\n{to_markdown(t)}" for k, t in parts.items() if len(t))]) + "\n"
     with atomic_path(out/"table.csv") as part: tidy(rows).to_csv(part, index=False, float_format="%.6g")
