@@ -122,12 +122,19 @@ def with_interval(i: Interval, # a number
 # %% ../../nbs/experiments/68_tables.ipynb #c82f519b
 KID_MARGIN = 0.10 # a fusion does no harm when its KID is surely less than this share of prompt-only's above it
 
+def _both_ways(r, arm, seeds=None):
+    "Published and corrected, as text."
+    return {"published MSE": with_interval(album_mean(r, "published", arm), 4), f"published FID (N = {r.of(arm, 'n_published')[0]})": with_interval(set_mean(r, "fid_published", arm), 1),
+            "corrected MSE": with_interval(album_mean(r, "mse", arm), 4), "corrected FID": with_interval(set_mean(r, "fid", arm), 1), "KID × 1000": with_interval(set_mean(r, "kid", arm), 1, 1e3),
+            **({"emblem right": with_interval(album_mean(r, "motif", arm), 2)} if "motif" in r.values else {}), "N": r.of(arm, "n")[0], "seeds": seeds or r.seeds}
+
 def paper_table(rows: dict[str, Row], # from `read_rows`
                ) -> pd.DataFrame: # text
     "The paper's six rows: its own figures in columns of their own, then ours, published and corrected."
     lines = {p.title: {"paper: MSE": f"{p.paper[0]:.4f}", "paper: FID": f"{p.paper[1]:.2f}", **_both_ways(rows[name], "true")} for name, p in PRESETS.items() if p.group == "paper" and name in rows}
     return pd.DataFrame(lines).T.rename_axis("method, sampler")
 
+# %% ../../nbs/experiments/68_tables.ipynb #552b0beb
 def unguided_table(rows: dict[str, Row], # from `read_rows`
                   ) -> pd.DataFrame: # text; one row per sampler
     "What the paper's fused rows stand beside when nothing but the fusion differs: the same U-Net on the prompt alone, without guidance and with as many steps. The paper has no such row."
@@ -135,12 +142,6 @@ def unguided_table(rows: dict[str, Row], # from `read_rows`
     for name, p in PRESETS.items():
         if p.group == "paper" and p.fusion != "none" and name in rows: lines.setdefault(f"prompt only, unguided, {p.title.rsplit(', ', 1)[1]}", _both_ways(rows[name], "off", seeds=1))
     return pd.DataFrame(lines).T.rename_axis("method, sampler")
-
-def _both_ways(r, arm, seeds=None):
-    "Published and corrected, as text."
-    return {"published MSE": with_interval(album_mean(r, "published", arm), 4), f"published FID (N = {r.of(arm, 'n_published')[0]})": with_interval(set_mean(r, "fid_published", arm), 1),
-            "corrected MSE": with_interval(album_mean(r, "mse", arm), 4), "corrected FID": with_interval(set_mean(r, "fid", arm), 1), "KID × 1000": with_interval(set_mean(r, "kid", arm), 1, 1e3),
-            **({"emblem right": with_interval(album_mean(r, "motif", arm), 2)} if "motif" in r.values else {}), "N": r.of(arm, "n")[0], "seeds": seeds or r.seeds}
 
 # %% ../../nbs/experiments/68_tables.ipynb #6c8f1ac1
 def modern_table(rows: dict[str, Row], # from `read_rows`
