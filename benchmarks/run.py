@@ -406,7 +406,7 @@ def solvers() -> dict:
     floor, compared = fid_floor(real, spare)
     title = f'## Solvers\n\n{n} covers painted from prompts alone against the drawn covers of the same synthetic albums, same starting noise, guidance 2. The floor, {compared}: {floor:.1f}. `ddpm` at 30 is what `train.ipynb` paints with. Times are of one run.'
     rows = [row(f"FID of {f['steps']} steps of DPM-Solver++ / of PNDM's 50", [f['fid']], [best['fid']]) for f in found.values() if f['scheduler'] == 'dpm++']
-    return dict(rows=rows, notes=[], table=[title, '', *table], floor=floor, solvers=[{k: v for k, v in f.items() if k != 'kid_values'} for f in found.values()])
+    return dict(rows=rows, notes=[], table=[title, '', *table], floor=floor, solvers=[{k: v for k, v in f.items() if k != 'kid_without'} for f in found.values()])
 
 
 # %% many albums, many processes

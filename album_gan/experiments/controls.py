@@ -311,20 +311,20 @@ def album_values(arms: dict[str, Looked], # with "real"
 def set_values(arm: Looked, # pictures
                real: Looked, # the true covers
                train_features: np.ndarray | None = None, # [M, F] of training covers
-               seed: int = 0, # draws subsets
+               artists: np.ndarray | None = None, # [N] whose albums they are, from `artists_of`: KID's error is over artists; None: over pictures
+               seed: int = 0, # draws FID's halves
                batch: int = 4, # of the published FID
               ) -> dict: # JSON-ready
     "Everything that can be said of a set of pictures only."
     there = arm.values.mse.notna().to_numpy()
     a, b = real.features[there], arm.features[there]
-    q, first = fid_kid(a, b, seed=seed), first_of_batch(there.sum(), batch)
+    q, first = fid_kid(a, b, None if artists is None else artists[there]), first_of_batch(there.sum(), batch)
     density, coverage = density_coverage(a, b, min(5, len(a) - 1)) if len(a) > 2 else ([np.nan], [np.nan])
     known = [np.nan] if train_features is None or len(train_features) < 2 else copied(train_features, b)
     error = lambda x: np.std(x, ddof=1)/np.sqrt(len(x)) if len(x) > 1 else np.nan # of a mean over pictures
-    published = fid_kid(a[first], b[first], seed=seed)
-    return _plain(dict(n=int(there.sum()), fid=np.nan if q["fid"] is None else q["fid"], fid_se=fid_interval(a, b, seed=seed), kid=np.nan if q["kid"] is None else q["kid"],
-                       kid_se=np.nan if q["kid"] is None else q["kid_se"], kid_values=[] if q["kid"] is None else list(q["kid_values"]), kid_subset=q["subset_size"],
-                       fid_published=np.nan if published["fid"] is None else published["fid"], fid_published_se=fid_interval(a[first], b[first], seed=seed), n_published=len(first),
+    published, number = fid_kid(a[first], b[first]), lambda x: np.nan if x is None else x
+    return _plain(dict(n=int(there.sum()), fid=number(q["fid"]), fid_se=fid_interval(a, b, seed=seed), kid=number(q["kid"]), kid_se=number(q["kid_se"]), kid_without=[] if q["kid_without"] is None else list(q["kid_without"]),
+                       fid_published=number(published["fid"]), fid_published_se=fid_interval(a[first], b[first], seed=seed), n_published=len(first),
                        density=np.mean(density), density_se=error(density), coverage=np.mean(coverage), coverage_se=error(coverage), copied=np.mean(known), copied_se=error(known)))
 
 # %% ../../nbs/experiments/64_controls.ipynb #5a6ace66

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EFFICIENTNET_LITE0_SHA256', 'METRIC_KEYS', 'as_pictures', 'squared_errors', 'mse', 'CoverFeatures', 'features_of',
-           'fid_kid', 'kid_difference', 'fid_floor', 'factor_chance', 'factor_errors', 'factor_agreement',
+           'jackknife', 'fid_kid', 'kid_difference', 'fid_floor', 'factor_chance', 'factor_errors', 'factor_agreement',
            'factor_correlation', 'cover_rank', 'Interval', 'paired_bootstrap', 'derange', 'Seen', 'look_at',
            'summarise', 'evaluate_pictures']
 
@@ -20,7 +20,6 @@ from scipy.stats import hypergeom
 from torch import nn
 from torch.nn import functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from ..data.core import AlbumGanError, file_sha256
 
@@ -143,40 +142,57 @@ def _fid(real, fake):
     try: return max(0., float(fid.compute()))
     except torch.linalg.LinAlgError: return _fid_by_singular_values(a, b)
 
+# %% ../../nbs/experiments/30_metrics.ipynb #18e366cc
+def jackknife(without: np.ndarray, # [..., G], a statistic without each group in turn
+             ) -> np.ndarray: # [...]
+    "The statistic's standard error."
+    without = np.asarray(without, float); G = without.shape[-1]
+    return np.sqrt((G - 1)/G*np.square(without - without.mean(-1, keepdims=True)).sum(-1))
+
 # %% ../../nbs/experiments/30_metrics.ipynb #f32bc09d
+def _kernel_sums(a, b, of_a, of_b, groups, block=512):
+    "Sum of the polynomial kernel of all pairs, and of those that are left without each group; pairs of a picture with itself don't count."
+    rows, columns, within = torch.zeros(3, groups, dtype=torch.float64)
+    for i in range(0, len(a), block):
+        k, g = (a[i:i+block] @ b.T/a.shape[1] + 1)**3, of_a[i:i+block]
+        if a is b: k[torch.arange(len(k)), torch.arange(i, i + len(k))] = 0
+        rows.index_add_(0, g, k.sum(1)); columns.index_add_(0, of_b, k.sum(0)); within.index_add_(0, g, (k*(g[:, None] == of_b)).sum(1))
+    return rows.sum(), rows.sum() - rows - columns + within
+
+def _kid(real, fake, of_real, of_fake, groups):
+    "KID of float64 features, and KID without each group; NaN where too little is left."
+    parts = _kernel_sums(real, real, of_real, of_real, groups), _kernel_sums(fake, fake, of_fake, of_fake, groups), _kernel_sums(real, fake, of_real, of_fake, groups)
+    n, m = (torch.stack([torch.tensor(float(len(of))), *(len(of) - torch.bincount(of, minlength=groups)).double()]) for of in (of_real, of_fake))
+    rr, ff, rf = (torch.stack([whole, *rest]) for whole, rest in parts)
+    kid = torch.where((n > 1) & (m > 1), rr/(n*(n - 1)) + ff/(m*(m - 1)) - 2*rf/(n*m), torch.nan).numpy()
+    return float(kid[0]), kid[1:]
+
 def fid_kid(features_real: np.ndarray, # [N, F]
             features_fake: np.ndarray, # [M, F]
-            subsets: int = 50, # how many subsets KID averages over
-            subset_size: int = 100, # pictures in one of them; never more than half of what there is
-            seed: int = 0, # draws the subsets; the global random state stays as it is
-           ) -> dict: # fid, kid, kid_se (None where they cannot be had), n, subset_size, reason, kid_values (one per subset)
-    "FID and KID ± standard error of two sets of features, by torchmetrics."
+            groups: np.ndarray | None = None, # [N], when both sides are of the same albums: which belong together, for example their artists; None: all pictures are independent
+           ) -> dict: # fid, kid, kid_se (None where they cannot be had), n, reason, kid_without (KID without each group)
+    "FID and KID ± standard error of two sets of features."
     n = min(len(features_real), len(features_fake))
-    out = dict(fid=None, kid=None, kid_se=None, n=n, subset_size=min(subset_size, n//2), reason="", kid_values=None)
+    out = dict(fid=None, kid=None, kid_se=None, n=n, reason="", kid_without=None)
     real, fake = (torch.as_tensor(np.asarray(f), dtype=torch.float64) for f in (features_real, features_fake))
+    if groups is not None and not len(groups) == len(real) == len(fake): raise AlbumGanError(f"Groups are for the same albums on both sides; there are {len(groups)} names for {len(real)} real and {len(fake)} other pictures.")
     if n < 2: return out | dict(reason=f"FID needs at least 2 pictures on each side, there are {n}")
     if not (torch.isfinite(real).all() and torch.isfinite(fake).all()): return out | dict(reason="some features are not finite")
-    state = torch.get_rng_state()
     out["fid"] = _fid(real, fake)
-    if (m := out["subset_size"]) < 2: return out | dict(reason=f"KID needs at least 4 pictures on each side, there are {n}")
-    try:
-        torch.default_generator.manual_seed(seed)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer.*")
-            kid = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=1, subset_size=m, compute_with_cache=False, sync_on_compute=False)
-        kid.update(real, real=True); kid.update(fake, real=False)
-        values = np.array([float(kid.compute()[0]) for _ in range(subsets)]) # one at a time, so that two models can be compared on the same subsets
-    finally: torch.set_rng_state(state)
-    return out | dict(kid=float(values.mean()), kid_se=float(values.std()*(m/(n - m))**.5), kid_values=values)
+    if n < 4: return out | dict(reason=f"KID needs at least 4 pictures on each side, there are {n}")
+    of = np.arange(len(real) + len(fake)) if groups is None else np.tile(np.unique(np.asarray(groups, str), return_inverse=True)[1], 2)
+    of_real, of_fake = (torch.as_tensor(x) for x in (of[:len(real)], of[len(real):]))
+    kid, without = _kid(real, fake, of_real, of_fake, int(of.max()) + 1)
+    if len(without) < 2 or not np.isfinite(without).all(): return out | dict(kid=kid, reason="KID's error needs pictures of several artists")
+    return out | dict(kid=kid, kid_se=float(jackknife(without)), kid_without=without)
 
 # %% ../../nbs/experiments/30_metrics.ipynb #1c0b6bf6
 def kid_difference(a: dict, # of `fid_kid`
-                   b: dict, # of `fid_kid`, same real features, number of pictures and seed
+                   b: dict, # of `fid_kid`, same real features and groups
                   ) -> tuple[float, float, float]: # KID of a - KID of b, and its 95 % interval; NaN where a KID is missing
-    "How much worse (positive) the pictures of `a` are than those of `b`, by KID on the same subsets with jackknife error."
-    if a["kid"] is None or b["kid"] is None or (a["n"], a["subset_size"]) != (b["n"], b["subset_size"]): return (float("nan"),)*3
-    diff = a["kid_values"] - b["kid_values"]
-    mean, se = float(diff.mean()), float(diff.std()*(a["subset_size"]/(a["n"] - a["subset_size"]))**.5)
+    "How much worse (positive) the pictures of `a` are than those of `b`, by KID with jackknife error."
+    if a["kid_without"] is None or b["kid_without"] is None or len(a["kid_without"]) != len(b["kid_without"]): return (float("nan"),)*3
+    mean, se = a["kid"] - b["kid"], float(jackknife(a["kid_without"] - b["kid_without"]))
     return mean, mean - 1.96*se, mean + 1.96*se
 
 # %% ../../nbs/experiments/30_metrics.ipynb #9ed17472
@@ -402,14 +418,14 @@ def summarise(arms: dict[str, Seen], # "true", "shuffled", "off", all of the sam
               true_factors: pd.DataFrame | None = None, # what the music decides, same order; None: music is judged by ranking
               circular: set = frozenset(), # names of the factors that are angles, in turns
               spare_features: np.ndarray | None = None, # [M, F] of real covers of other albums, for FID's floor
-              seed: int = 0, # of bootstrap and subsets
+              seed: int = 0, # of bootstrap and floor
              ) -> dict: # keys METRIC_KEYS, JSON-ready; None where a number cannot be had, with the reason in "notes"
     "The metrics of one run."
     if lacking := [a for a in ("true", "shuffled", "off") if a not in arms]: raise AlbumGanError(f"Pictures for the arm {', '.join(lacking)} are missing.")
     if sizes := {name: len(s) for name, s in {**arms, "real": real}.items() if len(s) != len(rows)}:
         raise AlbumGanError(f"There are {len(rows)} rows but other numbers of pictures: {sizes}.")
     one, artists = ~rows["album_id"].duplicated().to_numpy(), _artists(rows)
-    quality = {name: fid_kid(real.features[one], s.features[one], seed=seed) for name, s in
+    quality = {name: fid_kid(real.features[one], s.features[one], np.asarray(artists)[one]) for name, s in
                {"true": arms["true"], "prompt_only": arms.get("prompt_only", arms["off"])}.items()}
     floor, how = fid_floor(real.features[one], spare_features, seed)
     ranking, agreement = _ranking_report(arms, real, rows)
@@ -421,7 +437,7 @@ def summarise(arms: dict[str, Seen], # "true", "shuffled", "off", all of the sam
     mean = lambda v: np.nanmean(v) if np.isfinite(v).any() else np.nan
     q, prompt = quality["true"], quality["prompt_only"]; worse = kid_difference(q, prompt)
     notes = {"mse": "8-bit pictures read as numbers in [0, 1]", "fid": q["reason"] if q["fid"] is None else "", "fid_floor": how,
-             "kid": q["reason"] or f"mean over 50 subsets of {q['subset_size']}; kid_se is the delete-d jackknife's", "music": judged,
+             "kid": q["reason"] or f"of all pictures; kid_se is the jackknife's, leaving out one artist at a time", "music": judged,
              "music_gain_ci": gain.reason or f"95 % of true - shuffled, {gain.rows} rows, resampling {gain.clusters} artists",
              "n": "" if one.all() else f"FID and KID take one picture for each of {one.sum()} albums, all else takes {len(rows)} songs"}
     values = dict(mse=mean(arms["true"].squared), fid=q["fid"], fid_floor=floor, kid=q["kid"], kid_se=q["kid_se"], n=int(one.sum()), features=features,
@@ -440,7 +456,7 @@ def evaluate_pictures(arms: dict, # "true", "shuffled", "off" (and "prompt_only"
                       true_factors: pd.DataFrame | None = None, # what the music decides, same rows; None: judged by ranking
                       circular: set = frozenset(), # names of the factors that are angles, in turns
                       spare_covers=None, # real covers of other albums (training), for FID's floor
-                      seed: int = 0, # of bootstrap and subsets
+                      seed: int = 0, # of bootstrap and floor
                      ) -> dict: # see `summarise`
     "All metrics of one run from its pictures alone."
     extractor = extractor or CoverFeatures()

@@ -28,7 +28,7 @@ from ..audio.devices import this_process
 from ..data.core import AlbumGanError, Registry, atomic_path, data_dir, file_sha256, fingerprint, folder_sha256, package_weights, project_root, write_json
 from ..data.demo import demo_folder
 from ..data.folder import album_prompt
-from .controls import CONTROLS, Looked, MusicJudge, album_values, look_at_arm, pipe_painter, set_values
+from .controls import CONTROLS, Looked, MusicJudge, album_values, artists_of, look_at_arm, pipe_painter, set_values
 from .metrics import METRIC_KEYS, CoverFeatures, Seen, features_of, paired_bootstrap, summarise
 from .paper import PixelLoss
 from .prepare import Prepared, evaluation, prepare
@@ -247,7 +247,7 @@ def guidance_sweep(pipe: AlbumCoverPipeline, # trained
         arm = look_at_arm(pipe_painter(pipe, validation, replace(painting, guidance_music=g)), "true" if g else "off", validation, rows, eyes, judge=judge)
         v = album_values({"true": arm, "real": real}, validation, rows); v = v[v.arm == "true"]
         column = "agreement" if "agreement" in v else "judge"
-        i, q = paired_bootstrap(v[column], 0, v.artist), set_values(arm, real)
+        i, q = paired_bootstrap(v[column], 0, v.artist), set_values(arm, real, artists=v.artist.to_numpy())
         lines.append(dict(guidance=g, agreement=i.mean, low=i.low, high=i.high, kid=q["kid"], kid_se=q["kid_se"], n=len(rows)))
     return pd.DataFrame(lines)
 
@@ -329,7 +329,7 @@ def _measure(pipe, prepared, painting, preset, folder, key):
                         {f for f, c in drawn.FACTORS.items() if c}, spare)
     values = album_values(arms, prepared, rows)
     with atomic_path(folder/"values.csv") as part: values.to_csv(part, index=False, float_format="%.5g")
-    metrics["arms"] = {n: set_values(a, arms["real"], spare) for n, a in arms.items() if n != "real"}
+    metrics["arms"] = {n: set_values(a, arms["real"], spare, artists_of(table)) for n, a in arms.items() if n != "real"}
     metrics["songs"] = dict(test=len(rows), disjoint=int(values[values.arm == "real"].disjoint.sum()))
     strip = np.concatenate([np.concatenate(list(arms[a].shown), 1) for a in ("real", *preset.arms)])
     with atomic_path(folder/"samples.png") as part: Image.fromarray(strip).save(part, format="PNG", optimize=True)
