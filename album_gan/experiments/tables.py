@@ -121,11 +121,11 @@ def with_interval(i: Interval, # a number
 # %% ../../nbs/experiments/68_tables.ipynb #c82f519b
 KID_MARGIN = 0.10 # a fusion does no harm when its KID is surely less than this share of prompt-only's above it
 
-def _both_ways(r, arm, seeds=None):
+def _both_ways(r, arm):
     "Published and corrected, as text."
     return {"published MSE": with_interval(album_mean(r, "published", arm), 4), f"published FID (N = {r.of(arm, 'n_published')[0]})": with_interval(set_mean(r, "fid_published", arm), 1),
             "corrected MSE": with_interval(album_mean(r, "mse", arm), 4), "corrected FID": with_interval(set_mean(r, "fid", arm), 1), "KID × 1000": with_interval(set_mean(r, "kid", arm), 1, 1e3),
-            **({"emblem right": with_interval(album_mean(r, "motif", arm), 2)} if "motif" in r.values else {}), "N": r.of(arm, "n")[0], "seeds": seeds or r.seeds}
+            **({"emblem right": with_interval(album_mean(r, "motif", arm), 2)} if "motif" in r.values else {}), "N": r.of(arm, "n")[0], "seeds": r.seeds}
 
 def paper_table(rows: dict[str, Row], # from `read_rows`
                ) -> pd.DataFrame: # text
@@ -138,8 +138,10 @@ def unguided_table(rows: dict[str, Row], # from `read_rows`
                   ) -> pd.DataFrame: # text; one row per sampler
     "What the paper's fused rows stand beside when nothing but the fusion differs: the same U-Net on the prompt alone, without guidance and with as many steps. The paper has no such row."
     lines = {}
-    for name, p in PRESETS.items():
-        if p.group == "paper" and p.fusion != "none" and name in rows: lines.setdefault(f"prompt only, unguided, {p.title.rsplit(', ', 1)[1]}", _both_ways(rows[name], "off", seeds=1))
+    for name, r in rows.items():
+        p = PRESETS[name]
+        line = f"prompt only, unguided, {p.painting.get('scheduler', '').upper()}"
+        if p.group == "paper" and p.fusion != "none" and line not in lines: lines[line] = _both_ways(r, "off") | {"seeds": 1} # no training had a part in it
     return pd.DataFrame(lines).T.rename_axis("method, sampler")
 
 # %% ../../nbs/experiments/68_tables.ipynb #6c8f1ac1
