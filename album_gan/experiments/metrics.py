@@ -6,7 +6,7 @@
 __all__ = ['EFFICIENTNET_LITE0_SHA256', 'METRIC_KEYS', 'as_pictures', 'squared_errors', 'mse', 'CoverFeatures', 'features_of',
            'jackknife', 'fid_kid', 'kid_difference', 'fid_floor', 'factor_chance', 'factor_errors', 'factor_agreement',
            'factor_correlation', 'cover_rank', 'Interval', 'paired_bootstrap', 'derange', 'Seen', 'look_at',
-           'summarise', 'evaluate_pictures']
+           'artists_of', 'summarise', 'evaluate_pictures']
 
 # %% ../../nbs/experiments/30_metrics.ipynb #8e518482
 import importlib.util, warnings
@@ -379,10 +379,11 @@ def _plain(x, digits=6):
     return float(f"{float(x):.{digits}g}") if np.isfinite(x) else None
 
 # %% ../../nbs/experiments/30_metrics.ipynb #32548e63
-def _artists(rows):
-    "Whom a row belongs to: the artist, or the album where the artist is not known."
+def artists_of(rows: pd.DataFrame, # columns artist, album_id
+              ) -> np.ndarray: # [N] str
+    "Whom an album belongs to: its artist, or itself where the artist is not known."
     name = rows["artist"].fillna("").astype(str).str.strip().str.casefold()
-    return name.where(name != "", "album " + rows["album_id"].astype(str)).to_numpy()
+    return name.where(name != "", "album " + rows["album_id"].astype(str)).to_numpy(dtype=object)
 
 # %% ../../nbs/experiments/30_metrics.ipynb #75d444b5
 def _factor_report(arms, real, true, circular, artists, seed):
@@ -424,8 +425,8 @@ def summarise(arms: dict[str, Seen], # "true", "shuffled", "off", all of the sam
     if lacking := [a for a in ("true", "shuffled", "off") if a not in arms]: raise AlbumGanError(f"Pictures for the arm {', '.join(lacking)} are missing.")
     if sizes := {name: len(s) for name, s in {**arms, "real": real}.items() if len(s) != len(rows)}:
         raise AlbumGanError(f"There are {len(rows)} rows but other numbers of pictures: {sizes}.")
-    one, artists = ~rows["album_id"].duplicated().to_numpy(), _artists(rows)
-    quality = {name: fid_kid(real.features[one], s.features[one], np.asarray(artists)[one]) for name, s in
+    one, artists = ~rows["album_id"].duplicated().to_numpy(), artists_of(rows)
+    quality = {name: fid_kid(real.features[one], s.features[one], artists[one]) for name, s in
                {"true": arms["true"], "prompt_only": arms.get("prompt_only", arms["off"])}.items()}
     floor, how = fid_floor(real.features[one], spare_features, seed)
     ranking, agreement = _ranking_report(arms, real, rows)
@@ -437,7 +438,7 @@ def summarise(arms: dict[str, Seen], # "true", "shuffled", "off", all of the sam
     mean = lambda v: np.nanmean(v) if np.isfinite(v).any() else np.nan
     q, prompt = quality["true"], quality["prompt_only"]; worse = kid_difference(q, prompt)
     notes = {"mse": "8-bit pictures read as numbers in [0, 1]", "fid": q["reason"] if q["fid"] is None else "", "fid_floor": how,
-             "kid": q["reason"] or f"of all pictures; kid_se is the jackknife's, leaving out one artist at a time", "music": judged,
+             "kid": q["reason"] or "of all pictures; kid_se is the jackknife's, leaving out one artist at a time", "music": judged,
              "music_gain_ci": gain.reason or f"95 % of true - shuffled, {gain.rows} rows, resampling {gain.clusters} artists",
              "n": "" if one.all() else f"FID and KID take one picture for each of {one.sum()} albums, all else takes {len(rows)} songs"}
     values = dict(mse=mean(arms["true"].squared), fid=q["fid"], fid_floor=floor, kid=q["kid"], kid_se=q["kid_se"], n=int(one.sum()), features=features,

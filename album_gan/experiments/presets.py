@@ -28,8 +28,8 @@ from ..audio.devices import this_process
 from ..data.core import AlbumGanError, Registry, atomic_path, data_dir, file_sha256, fingerprint, folder_sha256, package_weights, project_root, write_json
 from ..data.demo import demo_folder
 from ..data.folder import album_prompt
-from .controls import CONTROLS, Looked, MusicJudge, album_values, artists_of, look_at_arm, pipe_painter, set_values
-from .metrics import METRIC_KEYS, CoverFeatures, Seen, features_of, paired_bootstrap, summarise
+from .controls import CONTROLS, Looked, MusicJudge, album_values, look_at_arm, pipe_painter, set_values
+from .metrics import METRIC_KEYS, CoverFeatures, Seen, artists_of, features_of, paired_bootstrap, summarise
 from .paper import PixelLoss
 from .prepare import Prepared, evaluation, prepare
 from .runs import Painting, held_out, read_metrics, write_config

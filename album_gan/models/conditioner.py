@@ -32,16 +32,18 @@ class MusicAttention:
                  hidden_states: torch.Tensor, # [B, positions, channels]
                  encoder_hidden_states: torch.Tensor | None = None, # [B, L, W], the text
                  attention_mask: torch.Tensor | None = None, # of the text
-                 music: dict | None = None, # layer name -> (keys, values), each [B, heads, N, inner / heads]
+                 music: dict | None = None, # layer name -> (keys, values), each [b, heads, N, inner / heads]; heard by the last b of the batch
                  **kwargs, # for the wrapped processor
                 ) -> torch.Tensor: # [B, positions, channels]
         "The text's attention, and the music's where there is any."
         out = self.wrapped(attn, hidden_states, encoder_hidden_states=encoder_hidden_states, attention_mask=attention_mask, **kwargs)
         if music is None or self.layer not in music: return out
-        q = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        deaf = len(out) - len(music[self.layer][0])
+        q = attn.to_q(hidden_states[deaf:]).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
         k, v = (y.to(q.dtype) for y in music[self.layer])
         heard = F.scaled_dot_product_attention(q, k, v, scale=attn.scale).transpose(1, 2).flatten(2)
-        return out + F.linear(heard, attn.to_out[0].weight) / attn.rescale_output_factor
+        heard = out[deaf:] + F.linear(heard, attn.to_out[0].weight) / attn.rescale_output_factor
+        return torch.cat([out[:deaf], heard]) if deaf else heard
 
 # %% ../../nbs/models/30_conditioner.ipynb #452b1262
 def cross_attentions(unet: nn.Module, # a UNet2DConditionModel
