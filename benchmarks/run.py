@@ -190,10 +190,13 @@ def pictures(prepared, side: int) -> Path:
     return folder
 
 
-def diffusers_loop(backbone, prepared, folder: Path, batch_size: int):
+def diffusers_loop(backbone, prepared, folder: Path, batch_size: int, whole: bool = False):
     """The loop of diffusers' examples/text_to_image/train_text_to_image.py as its README runs it (centre crop, random flip, no worker processes), as a function that trains one epoch.
 
-    Two things differ: torchvision's transforms are written out, and what is trained is our conditioner in front of the frozen U-Net, so that both loops compute the same gradient."""
+    torchvision's transforms are written out. The script trains the whole U-Net on prompts alone, and with `whole` so does this (a copy).
+    Without it what is trained is our conditioner in front of the frozen U-Net, so that both loops compute the same gradient."""
+    import copy
+
     import datasets
     from accelerate import Accelerator
     from diffusers import DDPMScheduler
@@ -207,8 +210,9 @@ def diffusers_loop(backbone, prepared, folder: Path, batch_size: int):
     noise_scheduler = DDPMScheduler.from_config(backbone.scheduler.config)
     vae, text_encoder, tokenizer, unet = backbone.vae, backbone.text_encoder, backbone.tokenizer, backbone.unet
     config = TrainConfig.make()
-    conditioner = new_conditioner(config, backbone, prepared).install(unet).train()
-    optimizer = torch.optim.AdamW(conditioner.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+    if whole: trained = unet = copy.deepcopy(unet).train().requires_grad_(True)
+    else: trained = new_conditioner(config, backbone, prepared).install(unet).train()
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
     lr_scheduler = get_scheduler('constant', optimizer=optimizer, num_warmup_steps=0, num_training_steps=10000)
 
     def transform(image):
@@ -220,22 +224,22 @@ def diffusers_loop(backbone, prepared, folder: Path, batch_size: int):
     def preprocess_train(examples):
         examples['pixel_values'] = [transform(image) for image in examples['image']]
         examples['input_ids'] = tokenizer(examples['text'], max_length=backbone.length, padding='max_length', truncation=True, return_tensors='pt').input_ids
-        examples['embedding'] = [torch.from_numpy(np.load(path)).float() for path in examples['music']]
+        if not whole: examples['embedding'] = [torch.from_numpy(np.load(path)).float() for path in examples['music']]
         return examples
 
     def collate_fn(examples):
         return dict(pixel_values=torch.stack([e['pixel_values'] for e in examples]).to(memory_format=torch.contiguous_format).float(),
-                    input_ids=torch.stack([e['input_ids'] for e in examples]), embedding=torch.stack([e['embedding'] for e in examples]))
+                    input_ids=torch.stack([e['input_ids'] for e in examples]), **({} if whole else dict(embedding=torch.stack([e['embedding'] for e in examples]))))
 
     train_dataset = datasets.load_dataset('imagefolder', data_dir=str(folder), split='train', cache_dir=str(scratch()/'datasets')).with_transform(preprocess_train)
     loader = torch.utils.data.DataLoader(train_dataset, shuffle=True, collate_fn=collate_fn, batch_size=batch_size, num_workers=0)
-    conditioner, optimizer, loader, lr_scheduler = accelerator.prepare(conditioner, optimizer, loader, lr_scheduler)
+    trained, optimizer, loader, lr_scheduler = accelerator.prepare(trained, optimizer, loader, lr_scheduler)
     progress_bar = tqdm(range(100000), desc='Steps', file=open(os.devnull, 'w'), disable=not accelerator.is_local_main_process)
 
     def epoch():
         train_loss = 0.0
         for step, batch in enumerate(loader):
-            with accelerator.accumulate(conditioner):
+            with accelerator.accumulate(trained):
                 with torch.no_grad():
                     latents = vae.encode(batch['pixel_values']).latent_dist.sample()*vae.config.scaling_factor
                     encoder_hidden_states = text_encoder(batch['input_ids'], return_dict=False)[0]
@@ -243,13 +247,13 @@ def diffusers_loop(backbone, prepared, folder: Path, batch_size: int):
                 timesteps = torch.randint(0, noise_scheduler.config.num_train_timesteps, (latents.shape[0],), device=latents.device).long()
                 noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
                 target = noise if noise_scheduler.config.prediction_type == 'epsilon' else noise_scheduler.get_velocity(latents, noise, timesteps)
-                states, kwargs = conditioner(encoder_hidden_states, batch['embedding'])
+                states, kwargs = (encoder_hidden_states, None) if whole else trained(encoder_hidden_states, batch['embedding'])
                 model_pred = unet(noisy_latents, timesteps, states, cross_attention_kwargs=kwargs, return_dict=False)[0]
                 loss = F.mse_loss(model_pred.float(), target.float(), reduction='mean')
                 avg_loss = accelerator.gather(loss.repeat(batch_size)).mean()
                 train_loss += avg_loss.item()
                 accelerator.backward(loss)
-                if accelerator.sync_gradients: accelerator.clip_grad_norm_(conditioner.parameters(), 1.0)
+                if accelerator.sync_gradients: accelerator.clip_grad_norm_(trained.parameters(), 1.0)
                 optimizer.step(); lr_scheduler.step(); optimizer.zero_grad()
             if accelerator.sync_gradients:
                 progress_bar.update(1)
@@ -260,23 +264,50 @@ def diffusers_loop(backbone, prepared, folder: Path, batch_size: int):
 
 
 def epoch() -> dict:
-    "Training: an epoch of `train` / an epoch of a loop after diffusers' train_text_to_image.py, which decodes covers and encodes picture and prompt in every step; same backbone, conditioner and albums, batch 64"
+    "Training: an epoch of `train` / an epoch of a loop after diffusers' train_text_to_image.py, which decodes covers and encodes picture and prompt in every step; same backbone and albums, batch 64"
     from album_gan.experiments.prepare import _cover_tensor
     from album_gan.models.backbone import encode_covers, encode_prompts
     rows, notes, batch = [], [], size(64, 16)
     for side, bound in ((64, '≤ 0.55'), (300, '≤ 0.38')):
         backbone, prepared = tiny(size(256, 16))
         folder, n = pictures(prepared, side), len(prepared.rows)
-        theirs = diffusers_loop(backbone, prepared, folder, batch)
-        ours, usual = beside_training(backbone, prepared, batch, n//batch, lambda loss: theirs(), size(9, 2))
-        start = time.perf_counter()
-        for first in range(0, n, 64):
-            part = range(first, min(n, first + 64))
-            encode_covers(backbone, torch.stack([_cover_tensor(folder/f'{i}.png', backbone.resolution) for i in part])), encode_prompts(backbone, list(prepared.rows.prompt.iloc[first:first + 64]))
-        once = time.perf_counter() - start
-        saved = statistics.median(usual) - statistics.median(ours)
-        rows.append(row(f'{side}-pixel PNG files', ours, usual, bound, albums=n, once_s=once))
-        notes.append(f'`epoch`, {side} pixels: encoding covers and prompts once, which `prepare` does, takes {once/statistics.median(usual):.2f} of their epochs; it pays after {once/saved:.1f} epochs. Both loops find music embeddings on the disk.')
+        for whole, name in ((False, 'theirs trains our conditioner'), (True, 'theirs trains the whole U-Net, as the script does')):
+            theirs = diffusers_loop(backbone, prepared, folder, batch, whole)
+            ours, usual = beside_training(backbone, prepared, batch, n//batch, lambda loss: theirs(), size(9, 2))
+            rows.append(row(f'{side}-pixel PNG files, {name}', ours, usual, bound, albums=n))
+            if whole: continue
+            start = time.perf_counter()
+            for first in range(0, n, 64):
+                part = range(first, min(n, first + 64))
+                encode_covers(backbone, torch.stack([_cover_tensor(folder/f'{i}.png', backbone.resolution) for i in part])), encode_prompts(backbone, list(prepared.rows.prompt.iloc[first:first + 64]))
+            once = time.perf_counter() - start
+            saved = statistics.median(usual) - statistics.median(ours)
+            notes.append(f'`epoch`, {side} pixels: encoding covers and prompts once, which `prepare` does, takes {once/statistics.median(usual):.2f} of their epochs; it pays after {once/saved:.1f} epochs. Both loops find music embeddings on the disk.')
+    return dict(rows=rows, notes=notes)
+
+
+def compiling() -> dict:
+    "Training, forward and backward of one step, the frozen U-Net compiled (`torch_compile=inductor`) / not, songs of another length in each pair"
+    from album_gan.experiments.training import DenoisingLoss, TrainConfig, compiled, new_conditioner
+    rows, notes = [], []
+    for batch in size((16, 64), (4,)):
+        (plain, prepared), (other, _) = tiny(size(256, 16)), tiny(size(256, 16))
+        conditioner, held = new_conditioner(TrainConfig.make(), plain, prepared), noised(prepared.batch(range(batch)))
+        lengths = torch.Generator().manual_seed(0)
+        ours, theirs = (DenoisingLoss(b, conditioner) for b in (other, plain))
+        with compiled(other.unet):
+            start = time.perf_counter()
+            ours(**held).backward()
+            warm, taken = time.perf_counter() - start, ([], [])
+            for i in range(size(40, 2)):
+                length = held['music'].shape[1]
+                cut = dict(held, music=held['music'][:, :int(torch.randint(length//2, length + 1, (1,), generator=lengths))])
+                for which in (0, 1) if i % 2 else (1, 0):
+                    start = time.perf_counter()
+                    (ours, theirs)[which](**cut).backward()
+                    taken[which].append(time.perf_counter() - start)
+        rows.append(row(f'batch {batch}', *taken, warm_s=warm))
+        notes.append(f'`compiling`, batch {batch}: the first step waits {warm:.0f} s for the compiler; it pays after {warm/max(1e-9, statistics.median(taken[1]) - statistics.median(taken[0])):,.0f} steps.')
     return dict(rows=rows, notes=notes)
 
 
@@ -371,7 +402,7 @@ def pipeline() -> dict:
                  row(f'{n} cover{s}, with music, two weights of guidance (3 rows a step, theirs 2; per row)', taken['three'], taken['usual'], '≤ 1.10', 2/3),
                  row(f'{n} cover{s}, without music (2 rows a step)', taken['deaf'], taken['usual']),
                  row(f'{n} cover{s}: ours with music / ours without, 2 rows a step each', taken['music'], taken['deaf'], '≤ 1.10')]
-    return dict(rows=rows, notes=['`pipeline`: music is handed over as an embedding; listening to a file comes on top and is what `embedding` measures. Ours asks the U-Net once for each of "nothing", "text" and "text and music", theirs once for all rows together.'])
+    return dict(rows=rows, notes=['`pipeline`: music is handed over as an embedding; listening to a file comes on top and is what `embedding` measures. Both ask the U-Net once a step, for all rows together.'])
 
 
 def solvers() -> dict:
@@ -545,7 +576,7 @@ def tune_all(backbone: str, albums: str, batch: int) -> dict:
 
 
 # %% the page
-BENCHMARKS = {f.__name__: f for f in (step_overhead, epoch, paper_step, real_memory, embedding, pipeline, solvers, growth, processes, synthesis)}
+BENCHMARKS = {f.__name__: f for f in (step_overhead, epoch, compiling, paper_step, real_memory, embedding, pipeline, solvers, growth, processes, synthesis)}
 WHEN_ASKED = {'real_memory'} # minutes and many gigabytes
 CHILDREN = {f.__name__: f for f in (grow, steps, build, tune_ours, tune_all)}
 

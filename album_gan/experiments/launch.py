@@ -32,10 +32,10 @@ def read_words(words: list[str], # -p name value -p name value …, as papermill
 
 # %% ../../nbs/experiments/52_launch.ipynb #a3f70b58
 def read_experiment(given: dict, # name -> value
-                   ) -> dict: # the arguments of `run_experiment`: albums, config, painting, results, run
+                   ) -> dict: # the arguments of `run_experiment`: albums, config, painting, results, run, torch_compile
     "Sort parameters into what is trained, how it is painted, and where everything lies."
     paint = {f.name for f in fields(Painting)} - {"seed"} # the seed is the training's, as in nbs/train.ipynb
-    where = {k: str(given[k]) for k in ("albums", "results", "run") if k in given}
+    where = {k: str(given[k]) for k in ("albums", "results", "run", "torch_compile") if k in given}
     how = {k: v for k, v in given.items() if k not in where and k not in paint and k != "recipe"}
     return dict(config=TrainConfig.make(given.get("recipe", "modern"), **how), painting=Painting(**{k: given[k] for k in paint & set(given)}), **where)
 
@@ -60,9 +60,10 @@ def launch(processes: int, # how many, on this machine
            painting: Painting = Painting(), # how to evaluate
            results: str | Path = "results", # where run folders are
            run: str = "", # the run's name; empty: `run_name`
+           torch_compile: str = "", # as `train` takes it
           ) -> None:
     "Prepare, train, paint and measure on several processes; `AlbumGanError` when they fail."
-    given = {k: v for k, v in asdict(painting).items() if k != "seed"} | asdict(config) | dict(albums=str(albums), results=str(results), run=run or run_name(str(albums), config, painting))
+    given = {k: v for k, v in asdict(painting).items() if k != "seed"} | asdict(config) | dict(albums=str(albums), results=str(results), run=run or run_name(str(albums), config, painting), torch_compile=torch_compile)
     words = [w for k, v in given.items() for w in ("-p", k, v if isinstance(v, str) else json.dumps(v).replace("null", "None"))]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
                "--multi_gpu", "-m", "album_gan.experiments.launch", *words]

@@ -306,10 +306,11 @@ def run_experiment(albums: str | Path = "demo", # "demo", an album folder, a fol
                    painting: Painting = Painting(), # how to evaluate
                    results: str | Path = "results", # where run folders are
                    run: str = "", # the run's name; empty: `run_name`
+                   torch_compile: str = "", # as `train` takes it
                   ) -> Run:
     "Prepare, train, paint, measure: the whole path in one call."
     folder, prepared, backbone = start_run(albums, config, painting, results, run)
-    return finish_run(folder, prepared, backbone, train(prepared, backbone, config, folder), config, painting)
+    return finish_run(folder, prepared, backbone, train(prepared, backbone, config, folder, torch_compile=torch_compile), config, painting)
 
 # %% ../../nbs/experiments/50_runs.ipynb #80571388
 def load_run(run: str | Path, # a run folder, or its name in `results`
