@@ -17,7 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 from album_gan.data.core import AlbumGanError
 from album_gan.experiments import controls
 from album_gan.experiments.controls import copied, density_coverage, look_at_arm, song_rank
-from album_gan.experiments.presets import PRESETS, SIZES, TABLE, run_folder, run_stamp, settings
+from album_gan.experiments.presets import PRESETS, SIZES, TABLE, is_finished, run_folder, run_stamp, settings
 from album_gan.experiments.tables import Row, caption, claims, invented_rows, paper_table, read_rows, set_mean, tidy, unguided_table, write_tables
 from drawn_world import DrawnWorld, Eyes
 
@@ -136,6 +136,31 @@ def test_killed_sweep_goes_on_and_a_deleted_run_runs_again(tmp_path):
     for f in ('metrics.json', 'part'): (tmp_path/'runs'/'modern-cross-s0'/f).unlink()
     pretended(tmp_path)
     assert steps.read_text().split()[12:] == ['modern-cross-s0']*4
+
+
+def test_stamps_are_renewed_only_where_runs_made_again_agree(tmp_path, monkeypatch, capsys):
+    sys.path.insert(0, str(ROOT/'tools'))
+    import renew_stamps
+    monkeypatch.setattr(renew_stamps, 'ROOT', tmp_path/'mine'); monkeypatch.setenv('ALBUM_GAN_ROOT', str(tmp_path/'mine'))
+    def keep(folder, name, seed, code, **changed):
+        stamp = run_stamp(PRESETS[name], seed, SIZES['full'])
+        metrics = {'fid': 400.0, 'kid': .3, 'kid_se': .02, 'music_true': .4, 'music_shuffled': 0, 'music_gain_ci': [.3, .5], 'factors': {'hue': {'true': .1, 'ci': {'true': [.08, .12]}}}, 'arms': {'true': {'fid_se': 5}}} | changed
+        file = tmp_path/folder/'results'/'runs'/f'{name}-s{seed}'/'metrics.json'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({'preset': name, 'seed': seed, 'size': 'full', 'metrics': metrics, 'stamp': stamp if code else 'older', 'stamp_any_code': run_stamp(PRESETS[name], seed, SIZES['full'], code=False)}))
+        return file
+    mine = [keep('mine', 'modern-gated', s, False) for s in (0, 1)]
+    renew = lambda *more: renew_stamps.main([str(tmp_path/'again'/'results'), *more])
+    with pytest.raises(SystemExit, match='has no run that the present code has made'): renew('--why', 'x')
+    keep('again', 'modern-gated', 0, True, fid=406.0) # more than a standard error
+    assert renew('--why', 'x') == 1 and 'modern-gated-s0 (fid)' in capsys.readouterr().out
+    assert all(json.loads(f.read_text())['stamp'] == 'older' for f in mine)
+    keep('again', 'modern-gated', 0, True, fid=400.5)
+    assert renew() == 0 and json.loads(mine[0].read_text())['stamp'] == 'older' # compares only
+    assert renew('--why', 'a batch instead of two calls') == 0 and '2 of 2 runs renewed' in capsys.readouterr().out
+    for f in mine:
+        told = json.loads(f.read_text())
+        assert is_finished('modern-gated', told['seed']) and told['renewed'] == [{'why': 'a batch instead of two calls', 'code_before': 'older', 'made_again': ['modern-gated-s0'], 'furthest': .1}]
 
 
 # --- tables

@@ -50,7 +50,7 @@ def main(args: list[str]) -> int:
     done = 0
     for n, r in runs.items():
         if is_finished(r['preset'], r['seed'], r['size']) or r['stamp_any_code'] != stamp(r, False): continue
-        r['renewed'] = [*r.get('renewed', []), {'why': given.why, 'code_before': r['stamp'], 'made_again': sorted(again), 'furthest': max(v for f in far.values() for v in f.values())}]
+        r['renewed'] = [*r.get('renewed', []), {'why': given.why, 'code_before': r['stamp'], 'made_again': sorted(again), 'furthest': round(max(v for f in far.values() for v in f.values()), 3)}]
         write_json(ROOT/'results'/'runs'/n/'metrics.json', r | {'stamp': stamp(r, True)})
         done += 1
     print(f'{done} of {len(runs)} runs renewed.')
