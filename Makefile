@@ -21,9 +21,9 @@ $(READY): settings.ini setup.py constraints.txt tools/papermill_launcher.py
 	  echo "album_gan needs Python 3.11 or newer, found: $$($(PYTHON) --version 2>&1). Name another one: make setup PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@rm -f $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off --no-compile -c constraints.txt -e '.[dev]'
 	@# Two encoders whose packages ask for far more than is used of them (TensorFlow; Unidecode, GPL); tests skip without.
-	-$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --no-deps musicnn==0.1.0 jukebox-infer==0.1.2
+	-$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --no-compile --no-deps musicnn==0.1.0 jukebox-infer==0.1.2
 	@$(BIN)/python tools/papermill_launcher.py
 	@touch $(READY)
 	@echo "Ready. Next: make demo, or: source $(BIN)/activate"

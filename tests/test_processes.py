@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -50,13 +51,12 @@ def test_two_processes_measure_the_same(runs):
     assert one['fid'] == pytest.approx(two['fid'], rel=1e-3) and one['music_true'] == pytest.approx(two['music_true'], abs=1e-3)
 
 
-def test_uneven_batches_are_refused_in_one_sentence(tmp_path):
+def test_uneven_batches_are_refused_in_one_sentence(tmp_path, monkeypatch):
     from album_gan.data.core import AlbumGanError
-    from album_gan.experiments.launch import launch
-    from album_gan.experiments.runs import Painting
-    from album_gan.experiments.training import TrainConfig
-    with pytest.raises(AlbumGanError, match='cannot share batches of 3 songs evenly'):
-        launch(2, 'demo-24', TrainConfig.make(fusion='cross', max_steps=2, batch_size=3), Painting(n_eval=6, num_inference_steps=2), tmp_path)
+    from album_gan.experiments import training
+    monkeypatch.setattr(training, 'this_process', lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(AlbumGanError, match='2 processes cannot share batches of 3 songs evenly; take a multiple of 2'):
+        training.train(None, None, training.TrainConfig.make(fusion='cross', max_steps=2, batch_size=3), tmp_path)
 
 
 def children(pid):

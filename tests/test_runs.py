@@ -23,7 +23,7 @@ from album_gan.models.backbone import load_backbone
 albums, cache, run = sys.argv[1:4]
 backbone = load_backbone("tiny")
 prepared = prepare(albums, backbone, "tiny", out=cache)
-train(prepared, backbone, TrainConfig.make(fusion="gated", max_steps=40, batch_size=8), run, checkpoint_every=4)
+train(prepared, backbone, TrainConfig.make(fusion="gated", max_steps=16, batch_size=8), run, checkpoint_every=3)
 '''
 
 

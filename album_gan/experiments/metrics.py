@@ -11,6 +11,7 @@ __all__ = ['EFFICIENTNET_LITE0_SHA256', 'METRIC_KEYS', 'as_pictures', 'squared_e
 # %% ../../nbs/experiments/30_metrics.ipynb #8e518482
 import importlib.util, warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -300,6 +301,12 @@ class Interval(NamedTuple):
     clusters: int
     reason: str = ""
 
+# %% ../../nbs/experiments/30_metrics.ipynb #5a1c0ea0
+@lru_cache(maxsize=16)
+def _draws(size, n, seed): # a table asks for the same ones hundreds of times
+    "How often each of `size` clusters is drawn in each of `n` resamples: [n, size]."
+    return np.random.default_rng(seed).multinomial(size, np.full(size, 1/size), size=n)
+
 # %% ../../nbs/experiments/30_metrics.ipynb #ceeea2b0
 def paired_bootstrap(a, # [N] values of one arm
                      b, # [N] values of the other on the same rows, or one number
@@ -315,7 +322,7 @@ def paired_bootstrap(a, # [N] values of one arm
     sums, counts = np.bincount(index, diff[ok]), np.bincount(index)
     mean, size = float(diff[ok].mean()), len(counts)
     if size < 2: return Interval(mean, np.nan, np.nan, int(ok.sum()), size, "an interval needs at least 2 artists, there is 1")
-    drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1/size), size=n) # how often each cluster is drawn: [n, clusters]
+    drawn = _draws(size, n, seed)
     low, high = np.percentile(drawn @ sums/(drawn @ counts), [2.5, 97.5])
     return Interval(mean, float(low), float(high), int(ok.sum()), size)
 

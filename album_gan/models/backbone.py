@@ -430,7 +430,7 @@ def load_backbone(name: str | Path = "tiny", # "tiny", a folder in the diffusers
     if unet.config.cross_attention_dim != found["text_encoder"].config.hidden_size:
         raise AlbumGanError(f"The U-Net of {shown(folder)} reads text states of width {unet.config.cross_attention_dim} and its text encoder makes {found['text_encoder'].config.hidden_size}; the parts are not of one backbone.")
     if checkpointing or (checkpointing is None and large): unet.enable_gradient_checkpointing()
-    if large: unet.to(memory_format=torch.channels_last) # what the convolutions of a real size are faster in; the tiny one gains nothing
+    if large and dtype != torch.float32: unet.to(memory_format=torch.channels_last) # faster convolutions; in 32 bits it would copy weights that are pages of their file
     if attention == "sliced": unet.set_attention_slice("max")
     take_any_dtype(unet)
     key = backbone_fingerprint(folder)
