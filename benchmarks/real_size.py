@@ -44,7 +44,7 @@ def run(folder: Path, parameters: list[list[str]]) -> dict:
             _, status, usage = os.wait4(process.pid, 0)  # of this process and those it waited for
             seconds = time.perf_counter() - start
             if status: err.seek(0); sys.exit(err.read()[-3000:])
-        cells = [(c['metadata'].get('papermill', {}).get('duration') or 0, ''.join(c['source']).strip().splitlines()[0]) for c in json.loads(Path(f'{d}/out.ipynb').read_text())['cells'] if c['cell_type'] == 'code' and c['source']]
+        cells = [(c['metadata'].get('papermill', {}).get('duration') or 0, next(line for line in ''.join(c['source']).strip().splitlines() if not line.startswith('#|'))) for c in json.loads(Path(f'{d}/out.ipynb').read_text())['cells'] if c['cell_type'] == 'code' and c['source']]
         about = json.loads((Path(d)/'results'/'runs'/'real'/'config.json').read_text())
     return {'parameters': {k: v for k, v in named.items() if k != 'backbone'}, 'minutes': round(seconds/60, 2), 'peak_gib': round(usage.ru_maxrss/2**20, 2), 'cpu_s': round(usage.ru_utime + usage.ru_stime),
             'albums': about['data']['albums'], 'n_eval': about['painting']['n_eval'], 'steps': about['painting']['num_inference_steps'],
@@ -65,10 +65,10 @@ if __name__ == '__main__':
         if not args.folder: made = json.loads(subprocess.run([sys.executable, __file__, '--build', f'{d}/miniSD'], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout.splitlines()[-1])
         result = run(args.folder or Path(d)/'miniSD', args.p)
     name = 'real_size' + ''.join(f'-{v}' for _, v in args.p)
-    result |= {'backbone': made, 'precision': str(fast_dtype('cpu')).removeprefix('torch.'), 'cores': len(os.sched_getaffinity(0)), 'threads': torch.get_num_threads(), 'load_before': round(load, 2), 'torch': torch.__version__, 'processor': platform.processor() or platform.machine()}
+    result |= {'backbone': made, 'precision': str(fast_dtype('cpu')).removeprefix('torch.'), 'cores': len(os.sched_getaffinity(0)), 'threads': torch.get_num_threads(), 'load_before': round(load, 2), 'torch': torch.__version__, 'capability': torch.backends.cpu.get_cpu_capability(), 'processor': platform.processor() or platform.machine()}
     (HERE/f'{name}.json').write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
     lines = ['# A run at real size', '', f"`papermill nbs/train.ipynb` with {', '.join(f'`-p {k} {v}`' for k, v in result['parameters'].items())} and a backbone of miniSD's sizes with random weights: "
-             f"**{result['minutes']} minutes, {result['peak_gib']} GiB** at the peak, in {result['precision']}, {result['cores']} cores ({result['threads']} threads; load before the start {result['load_before']}).",
+             f"**{result['minutes']} minutes, {result['peak_gib']} GiB** at the peak, in {result['precision']}, {result['cores']} cores with {result['capability']} ({result['threads']} threads; load before the start {result['load_before']}).",
              f"{result['albums']} synthetic albums, {result['n_eval']} songs measured, {result['steps']} steps a cover. Made by `benchmarks/real_size.py`.", '', '| seconds | cell |', '|--:|---|']
     lines += [f"| {c['seconds']} | `{c['cell'][:90]}` |" for c in result['cells']]
     (HERE/f'{name}.md').write_text('\n'.join(lines) + '\n', encoding='utf-8')
