@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 FLAGS  ?=
 # two workers with one thread each: sums of untrained code books choose other codes with more threads
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests </dev/null
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests </dev/null
 
 .PHONY: help setup demo results docs docs-check test test-notebooks test-pytest lab clean-runs readme export check hooks
 

@@ -290,7 +290,7 @@ def compiling() -> dict:
     "Training, forward and backward of one step, the frozen U-Net compiled (`torch_compile=inductor`) / not, songs of another length in each pair"
     from album_gan.experiments.training import DenoisingLoss, TrainConfig, compiled, new_conditioner
     rows, notes = [], []
-    for batch in size((16, 64), (4,)):
+    for batch in size((16,), (4,)):
         (plain, prepared), (other, _) = tiny(size(256, 16)), tiny(size(256, 16))
         conditioner, held = new_conditioner(TrainConfig.make(), plain, prepared), noised(prepared.batch(range(batch)))
         lengths = torch.Generator().manual_seed(0)

@@ -82,7 +82,8 @@ def test_killing_one_of_two_ends_both_and_leaves_a_checkpoint(tmp_path):
     assert len(history) >= 100 and tensors['conditioner']
 
 
-def test_a_single_process_where_two_were_asked_for_says_so():
-    start = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '2', '-m', 'album_gan.experiments.launch']
-    done = subprocess.run(start, env=os.environ | {'IN_TEST': '1'}, capture_output=True, text=True, timeout=120)
-    assert done.returncode and 'add --multi_gpu' in done.stderr
+def test_a_single_process_where_two_were_asked_for_says_so(monkeypatch):
+    from album_gan.experiments.launch import main
+    monkeypatch.setenv('MASTER_PORT', '29500')  # what accelerate 1.15 leaves behind when it starts one process only
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    with pytest.raises(SystemExit, match='add --multi_gpu'): main([])

@@ -7,7 +7,7 @@ __all__ = ['ARGUMENTS', 'RESULTS', 'parse_views', 'initial_data', 'found_videos'
            'views_by_key', 'find_browser', 'Browser', 'views_by_browser', 'views_source']
 
 # %% ../../nbs/data/76_youtube.ipynb #52fdaba4
-import json, os, re, shutil, socket, tempfile, threading, time
+import http.client, json, os, re, shutil, socket, tempfile, threading, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -228,6 +228,7 @@ class Browser:
         tab = WebDriver(self._service.service_url, options=options)
         tab.switch_to.new_window("tab")
         tab.set_page_load_timeout(self.timeout)
+        tab.target = tab.current_window_handle
         tab.execute_cdp_cmd("Network.setCookie", dict(name="SOCS", value="CAI", domain=".youtube.com", path="/", secure=True)) # "reject all", which the consent page asks for
         return tab
 
@@ -257,6 +258,14 @@ class Browser:
         except OSError: return False
         return True
 
+    def _shut(self, tab):
+        "Close a tab past its driver, which would wait two minutes for one that crashed."
+        host, port = self._first.capabilities["goog:chromeOptions"]["debuggerAddress"].rsplit(":", 1)
+        browser = http.client.HTTPConnection(host, int(port), timeout=2)
+        try: browser.request("GET", f"/json/close/{tab.target}"); browser.getresponse().read()
+        except (OSError, http.client.HTTPException): pass # it is gone already
+        finally: browser.close()
+
     def _replace(self, run, tab):
         "Another tab for one that crashed; another browser where that is not to be had."
         with self._lock:
@@ -264,8 +273,7 @@ class Browser:
             if run == self._run: # nobody has started another browser meanwhile
                 try:
                     if self._alive():
-                        try: tab.close()
-                        except Exception: pass # it is gone already
+                        self._shut(tab)
                         self._free.put((run, self._tab())); self.replaced += 1
                         return
                 except Exception: pass # no new tab is to be had
