@@ -78,8 +78,8 @@ def test_sixteen_bits(folder):
         b.unet(x, t, encoder_hidden_states=text, cross_attention_kwargs=kwargs).sample.float().square().mean().backward()
         grads.append(torch.cat([p.grad.flatten() for p in c.parameters()]))
     assert torch.cosine_similarity(*grads, dim=0) > 0.97
-    image = AlbumCoverPipeline.from_backbone(half, gated(half)).__call__('a cover', audio=torch.randn(20, 16), num_inference_steps=2, height=64, width=64, output_type='np').images
-    assert image.shape == (1, 64, 64, 3)
+    image = AlbumCoverPipeline.from_backbone(half, gated(half)).__call__('a cover', audio=torch.randn(20, 16), num_inference_steps=2, output_type='np').images
+    assert image.shape == (1, 256, 256, 3)
 
 
 def test_checkpointing_changes_no_gradient(folder):

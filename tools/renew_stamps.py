@@ -35,9 +35,10 @@ def main(args: list[str]) -> int:
     parser.add_argument('--why', help='what the change was; without it nothing is written')
     given = parser.parse_args(args)
     from album_gan.data.core import write_json
-    from album_gan.experiments.presets import PRESETS, SIZES, is_finished, run_stamp
+    from album_gan.experiments.presets import PRESETS, SIZES, run_stamp
     read = lambda file: json.loads(file.read_text(encoding='utf-8'))
-    runs = {f.parent.name: read(f) for f in sorted((ROOT/'results'/'runs').glob('*/metrics.json')) if 'preset' in read(f)}
+    runs = {f.parent.name: read(f) for f in sorted((ROOT/'results'/'runs').glob('*/metrics.json'))}
+    runs = {n: r for n, r in runs.items() if 'preset' in r}
     stamp = lambda r, code: run_stamp(PRESETS[r['preset']], r['seed'], SIZES[r['size']], code=code)
     again = {n: read(given.again/'runs'/n/'metrics.json') for n in runs if (given.again/'runs'/n/'metrics.json').is_file()}
     again = {n: r for n, r in again.items() if r['stamp'] == stamp(r, True)}
@@ -49,7 +50,7 @@ def main(args: list[str]) -> int:
     if not given.why: return 0
     done = 0
     for n, r in runs.items():
-        if is_finished(r['preset'], r['seed'], r['size']) or r['stamp_any_code'] != stamp(r, False): continue
+        if r['stamp'] == stamp(r, True) or r['stamp_any_code'] != stamp(r, False): continue
         r['renewed'] = [*r.get('renewed', []), {'why': given.why, 'code_before': r['stamp'], 'made_again': sorted(again), 'furthest': round(max(v for f in far.values() for v in f.values()), 3)}]
         write_json(ROOT/'results'/'runs'/n/'metrics.json', r | {'stamp': stamp(r, True)})
         done += 1

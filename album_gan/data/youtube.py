@@ -224,7 +224,7 @@ class Browser:
         "A session of its own with a tab of its own."
         from selenium.webdriver.remote.webdriver import WebDriver
         options = self._options()
-        options.debugger_address = self._first.capabilities["goog:chromeOptions"]["debuggerAddress"]
+        options.debugger_address = self._address()
         tab = WebDriver(self._service.service_url, options=options)
         tab.switch_to.new_window("tab")
         tab.set_page_load_timeout(self.timeout)
@@ -252,16 +252,19 @@ class Browser:
         self._closed.set()
         with self._lock: self._stop()
 
+    def _address(self):
+        "Where the browser itself listens, host:port."
+        return self._first.capabilities["goog:chromeOptions"]["debuggerAddress"]
+
     def _alive(self):
         "Whether the browser listens; its driver would wait a minute to find out."
-        try: socket.create_connection(self._first.capabilities["goog:chromeOptions"]["debuggerAddress"].rsplit(":", 1), timeout=1).close()
+        try: socket.create_connection(self._address().rsplit(":", 1), timeout=1).close()
         except OSError: return False
         return True
 
     def _shut(self, tab):
         "Close a tab past its driver, which would wait two minutes for one that crashed."
-        host, port = self._first.capabilities["goog:chromeOptions"]["debuggerAddress"].rsplit(":", 1)
-        browser = http.client.HTTPConnection(host, int(port), timeout=2)
+        browser = http.client.HTTPConnection(self._address(), timeout=2)
         try: browser.request("GET", f"/json/close/{tab.target}"); browser.getresponse().read()
         except (OSError, http.client.HTTPException): pass # it is gone already
         finally: browser.close()
