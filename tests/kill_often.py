@@ -4,13 +4,14 @@
     python tests/kill_often.py --disk-full --kills 8  # what tests/test_kills.py does
 
 Every training is a fork of one process that has everything loaded, and saves at every step, so that many of the kills fall into
-the middle of a save. `--disk-full` lets the file system refuse to grow a file, in mid-save; alone it kills nothing.
+the middle of a save; the last one goes on in a process of its own, as a user's would. `--disk-full` lets the file system refuse to grow a file, in mid-save; alone it kills nothing.
 """
 import argparse
 import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -56,11 +57,13 @@ def main() -> int:
     parse.add_argument('--kills', type=int, help='how many; 100, or none with --disk-full')
     parse.add_argument('--seed', type=int, default=0)
     parse.add_argument('--disk-full', action='store_true', help='a full disk')
+    parse.add_argument('--go-on', type=Path, nargs=2, help=argparse.SUPPRESS)
     args = parse.parse_args()
     kills = args.kills if args.kills is not None else 0 if args.disk_full else 100
     os.environ['IN_TEST'] = '1'
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # a fork must not inherit a lock that a thread holds
+    if args.go_on: setting(args.go_on[0])(args.go_on[1]); return 0
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -94,7 +97,8 @@ def main() -> int:
                 if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0: break  # it had ended before the kill
                 killed += 1
             runs += 1
-            assert os.waitpid(child(lambda: train(run)), 0)[1] == 0, f'{run.name} did not resume'
+            if killed < kills: assert os.waitpid(child(lambda: train(run)), 0)[1] == 0, f'{run.name} did not resume'
+            else: subprocess.run([sys.executable, __file__, '--go-on', str(folder), str(run)], check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             assert same(folder/'whole', run), f'{run.name} ended with other weights'
         if kills: print(f'killed {killed} times in {runs} runs of {STEPS} steps: same weights')
     return 0

@@ -21,16 +21,15 @@ def command(processes, folder, **more):
     return [*start, *['--multi_gpu']*(processes > 1), '-m', 'album_gan.experiments.launch', *words(folder, **more)]
 
 
-def run(processes, folder, **more):
-    done = subprocess.run(command(processes, folder, **more), env=os.environ | {'OMP_NUM_THREADS': '1', 'IN_TEST': '1'}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return next((Path(folder)/'runs').glob(f'{more.get("run", "*")}'))
-
-
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
+    "The same training, once in this process and once shared by two others."
+    from album_gan.experiments.launch import main
     folder = tmp_path_factory.mktemp('processes')
-    return {n: run(n, folder, run=f'by-{n}', max_steps=6) for n in (1, 2)}
+    main(words(folder, run='by-1', max_steps=6))
+    done = subprocess.run(command(2, folder, run='by-2', max_steps=6), env=os.environ | {'OMP_NUM_THREADS': '1', 'IN_TEST': '1'}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {n: folder/'runs'/f'by-{n}' for n in (1, 2)}
 
 
 def test_two_processes_train_the_same_model(runs):
@@ -50,11 +49,12 @@ def test_two_processes_measure_the_same(runs):
     assert one['fid'] == pytest.approx(two['fid'], rel=1e-3) and one['music_true'] == pytest.approx(two['music_true'], abs=1e-3)
 
 
-def test_uneven_batches_are_refused_in_one_sentence(tmp_path):
+def test_uneven_batches_are_refused_before_anything_starts(tmp_path, monkeypatch):
     from album_gan.data.core import AlbumGanError
     from album_gan.experiments.launch import launch
     from album_gan.experiments.runs import Painting
     from album_gan.experiments.training import TrainConfig
+    monkeypatch.setattr(subprocess, 'run', lambda *a, **k: pytest.fail('processes were started'))
     with pytest.raises(AlbumGanError, match='cannot share batches of 3 songs evenly'):
         launch(2, 'demo-24', TrainConfig.make(fusion='cross', max_steps=2, batch_size=3), Painting(n_eval=6, num_inference_steps=2), tmp_path)
 

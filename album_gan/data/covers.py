@@ -9,11 +9,13 @@ __all__ = ['GENRES', 'MOTIFS', 'FACTORS', 'srgb_to_oklab', 'oklab_to_srgb', 'col
 # %% ../../nbs/data/40_covers.ipynb #b54a8249
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .core import AlbumGanError
+from .core import AlbumGanError, atomic_path, data_dir, file_sha256, fingerprint
 
 # %% ../../nbs/data/40_covers.ipynb #cd0589d1
 _LMS = np.array([[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]])
@@ -234,6 +236,14 @@ def _design(raw): # what each factor is read from: lightness and saturation from
     tone = np.stack([np.ones(len(raw)), light, light**2, chroma, chroma**2, chroma*np.cos(angle), chroma*np.sin(angle), chroma*light], 1)
     return tone, np.concatenate([np.ones((len(raw), 1)), raw[:, 3:]], 1)
 
+def _learned(name, size, make):
+    "The arrays that `make` gives, made once per machine: drawing thousands of covers takes longer than reading."
+    file = data_dir()/f"{name}-{fingerprint([file_sha256(Path(str(resources.files('album_gan')))/'data'/'covers.py'), size])}.npz"
+    if not file.exists():
+        made = make()
+        with atomic_path(file) as part: np.savez(part, **made)
+    with np.load(file, allow_pickle=False) as f: return dict(f)
+
 def _ridge(x, y, strength=1e-3):
     return np.linalg.solve(x.T @ x + strength*len(x)*np.eye(x.shape[1]), x.T @ y)
 
@@ -249,13 +259,16 @@ def _reduced(pictures):
 @lru_cache(maxsize=None)
 def _calibration(size: int, per_genre: int = 300):
     "Per genre: regression from the raw readings to (lightness, saturation) and to density."
-    rng, fits = np.random.default_rng(20240501), {}
-    for genre in GENRES:
-        sleeves = [random_sleeve(rng, genre) for _ in range(per_genre)]
-        tone, spectrum = _design(_raw_factors(np.stack([draw_cover(s, size) for s in sleeves])))
-        fits[genre] = (_ridge(tone, np.array([(s.lightness, s.saturation) for s in sleeves]), 1e-6),
-                       _ridge(spectrum, np.array([s.density for s in sleeves]), 1e-4))
-    return fits
+    def fit():
+        rng, fits = np.random.default_rng(20240501), {}
+        for genre in GENRES:
+            sleeves = [random_sleeve(rng, genre) for _ in range(per_genre)]
+            tone, spectrum = _design(_raw_factors(np.stack([draw_cover(s, size) for s in sleeves])))
+            fits[f"{genre} tone"] = _ridge(tone, np.array([(s.lightness, s.saturation) for s in sleeves]), 1e-6)
+            fits[f"{genre} spectrum"] = _ridge(spectrum, np.array([s.density for s in sleeves]), 1e-4)
+        return fits
+    fits = _learned(f"calibration-{per_genre}", size, fit)
+    return {g: (fits[f"{g} tone"], fits[f"{g} spectrum"]) for g in GENRES}
 
 # %% ../../nbs/data/40_covers.ipynb #9810998a
 def measure(pictures: np.ndarray, # [N, H, W, 3] sRGB in [0, 1]
@@ -290,19 +303,22 @@ def _views(pictures):
 
 @lru_cache(maxsize=None)
 def _readers(size: int, count: int = 3000):
-    "Linear discriminants for motif and genre (scikit-learn), fitted on drawn covers of fixed seeds."
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    rng = np.random.default_rng(19841001)
-    sleeves = [random_sleeve(rng) for _ in range(count)]
-    label, pattern = _views(np.stack([draw_cover(s, size) for s in sleeves]))
-    fit = lambda x, y: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.2).fit(x, y)
-    return fit(label, [s.motif for s in sleeves]), fit(pattern, [s.genre for s in sleeves])
+    "Linear discriminants for motif and genre (scikit-learn), fitted on drawn covers of fixed seeds: coefficients, intercepts and names of each."
+    def fit():
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+        rng, fits = np.random.default_rng(19841001), {}
+        sleeves = [random_sleeve(rng) for _ in range(count)]
+        for name, view in zip(("motif", "genre"), _views(np.stack([draw_cover(s, size) for s in sleeves]))):
+            lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.2).fit(view, [getattr(s, name) for s in sleeves])
+            fits |= {f"{name} coef": lda.coef_, f"{name} at": lda.intercept_, f"{name} names": np.asarray(lda.classes_, dtype=str)}
+        return fits
+    fits = _learned(f"readers-{count}", size, fit)
+    return {n: tuple(fits[f"{n} {k}"] for k in ("coef", "at", "names")) for n in ("motif", "genre")}
 
 # %% ../../nbs/data/40_covers.ipynb #5ec01bca
 def read_text_factors(pictures: np.ndarray, # [N, H, W, 3] sRGB in [0, 1]
                      ) -> pd.DataFrame: # columns motif and genre, one of MOTIFS and GENRES each
     "Read the emblem and the pattern off pictures."
     pictures = _reduced(pictures)
-    motif, genre = _readers(pictures.shape[1])
-    label, pattern = _views(pictures)
-    return pd.DataFrame({"motif": motif.predict(label), "genre": genre.predict(pattern)})
+    seen = dict(zip(("motif", "genre"), _views(pictures)))
+    return pd.DataFrame({n: names[(seen[n] @ coef.T + at).argmax(1)] for n, (coef, at, names) in _readers(pictures.shape[1]).items()})

@@ -4,27 +4,23 @@
 
 # %% auto #0
 __all__ = ['CONTROLS', 'GAINS', 'other_songs', 'describe_sound', 'describe_picture', 'sound_table', 'MusicJudge', 'song_rank',
-           'distances', 'density_coverage', 'copied', 'fid_interval', 'text_reader', 'read_text', 'Looked',
-           'pipe_painter', 'average_song', 'look_at_arm', 'album_values', 'set_values', 'gains']
+           'distances', 'density_coverage', 'copied', 'fid_interval', 'Looked', 'pipe_painter', 'average_song',
+           'look_at_arm', 'album_values', 'set_values', 'gains']
 
 # %% ../../nbs/experiments/64_controls.ipynb #25b782b6
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Callable
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 # %% ../../nbs/experiments/64_controls.ipynb #29c2a490
 from ..audio.clips import load_clip
 from ..data import covers as drawn
-from ..data.core import AlbumGanError, atomic_path, data_dir, file_sha256, fingerprint, progress
+from ..data.core import AlbumGanError, atomic_path, data_dir, fingerprint, progress
 from .metrics import artists_of, as_pictures, cover_rank, derange, factor_agreement, factor_chance, factor_errors, fid_kid, look_at, paired_bootstrap
 from .metrics import _fid_by_singular_values, _plain
 from .paper import first_of_batch, published_errors
@@ -100,6 +96,9 @@ class MusicJudge:
                  pictures: np.ndarray, # uint8 [M, H, W, 3], true covers of the training split
                  sounds: np.ndarray, # [M, D], of their songs, from `describe_sound`
                 ):
+        from sklearn.linear_model import RidgeCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
         if len(pictures) < 4: raise AlbumGanError(f"A judge can't be taught by {len(pictures)} covers; give 4 or more.")
         self.mean, self.std = sounds.mean(0), np.where(sounds.std(0) > 1e-6, sounds.std(0), 1)
         self.model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 11))).fit(describe_picture(pictures), (sounds - self.mean)/self.std)
@@ -178,24 +177,6 @@ def fid_interval(real: np.ndarray, # [N, F]
     halves = [rng.permutation(n)[:n//2] for _ in range(subsets)]
     return float(np.std([_fid_by_singular_values(a[h], b[h]) for h in halves])*((n//2)/(n - n//2))**.5)
 
-# %% ../../nbs/experiments/64_controls.ipynb #2e609eb4
-@lru_cache
-def text_reader(size: int, # pixels a side
-               ) -> dict[str, tuple]: # motif and genre -> (coefficients, intercepts, names)
-    "The linear readers of emblem and pattern, learned once per machine: learning takes longer than looking."
-    file = data_dir()/f"readers-{fingerprint([file_sha256(drawn.__file__), size])}.npz"
-    if not file.exists():
-        read = dict(zip(("motif", "genre"), drawn._readers(size)))
-        with atomic_path(file) as part: np.savez(part, **{f"{n}_{k}": v for n, m in read.items() for k, v in dict(coef=m.coef_, at=m.intercept_, names=np.asarray(m.classes_, dtype=str)).items()})
-    with np.load(file, allow_pickle=False) as f: return {n: tuple(f[f"{n}_{k}"] for k in ("coef", "at", "names")) for n in ("motif", "genre")}
-
-# %% ../../nbs/experiments/64_controls.ipynb #973f4980
-def read_text(pictures: np.ndarray, # uint8 [N, H, W, 3]
-             ) -> pd.DataFrame: # columns motif and genre
-    "What `data.covers.read_text_factors` says, without learning again."
-    views = dict(zip(("motif", "genre"), drawn._views(as_pictures(pictures).astype(np.float64)/255)))
-    return pd.DataFrame({n: names[(views[n] @ coef.T + at).argmax(1)] for n, (coef, at, names) in text_reader(pictures.shape[1]).items()})
-
 # %% ../../nbs/experiments/64_controls.ipynb #f7a0ea2f
 @dataclass
 class Looked:
@@ -267,7 +248,7 @@ def look_at_arm(painter: Callable, # (row numbers, music) -> pictures
         part = look_at(pictures, covers, extractor, measure, table.genre[at], batch)
         text = {}
         if factors is not None:
-            read = read_text(as_pictures(pictures))
+            read = drawn.read_text_factors(as_pictures(pictures)/255)
             text = {f: (read[f].to_numpy() == factors[f].to_numpy()[at]).astype(float) for f in ("motif", "genre")}
         heard = pd.DataFrame(index=range(len(part)))
         if judge:

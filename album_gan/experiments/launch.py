@@ -16,7 +16,7 @@ import torch
 from ..audio.devices import this_process
 from ..data.core import AlbumGanError, shown
 from .runs import Painting, run_experiment, run_name
-from .training import TrainConfig
+from .training import TrainConfig, check_training
 
 # %% ../../nbs/experiments/52_launch.ipynb #c2ddfbc1
 def read_words(words: list[str], # -p name value -p name value …, as papermill takes them
@@ -63,6 +63,7 @@ def launch(processes: int, # how many, on this machine
            torch_compile: str = "", # as `train` takes it
           ) -> None:
     "Prepare, train, paint and measure on several processes; `AlbumGanError` when they fail."
+    check_training(config, processes, torch_compile)
     given = {k: v for k, v in asdict(painting).items() if k != "seed"} | asdict(config) | dict(albums=str(albums), results=str(results), run=run or run_name(str(albums), config, painting), torch_compile=torch_compile)
     words = [w for k, v in given.items() for w in ("-p", k, v if isinstance(v, str) else json.dumps(v).replace("null", "None"))]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",

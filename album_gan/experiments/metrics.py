@@ -20,7 +20,6 @@ import torch
 from scipy.stats import hypergeom
 from torch import nn
 from torch.nn import functional as F
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from ..data.core import AlbumGanError, file_sha256
 
@@ -135,6 +134,7 @@ def _fid_by_singular_values(a, b):
 # %% ../../nbs/experiments/30_metrics.ipynb #94d927e9
 def _fid(real, fake):
     "torchmetrics' FID of float64 features [N, F] and [M, F], along the directions in which they lie."
+    from torchmetrics.image.fid import FrechetInceptionDistance # takes seconds, which who measures nothing need not wait
     both = torch.cat([real, fake]) - real.mean(0)
     if len(both) < both.shape[1]: both = both @ torch.linalg.qr(both.T).Q
     fid = FrechetInceptionDistance(feature=_Given(both.shape[1]), sync_on_compute=False) # one process has all features

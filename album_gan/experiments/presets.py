@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from PIL import Image
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 # %% ../../nbs/experiments/60_presets.ipynb #046b41e7
 from ..audio.devices import this_process
@@ -45,6 +44,7 @@ def lyric_words(lyrics: str, # of a song
                 n: int = 8, # how many words
                ) -> list[str]: # the most frequent words that are no stop words, ties in order of appearance
     "The key words of a text."
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
     words = [w for w in re.findall(r"[^\W\d_']{3,}", str(lyrics).casefold()) if w not in ENGLISH_STOP_WORDS]
     return [w for w, _ in Counter(words).most_common(n)]
 

@@ -26,7 +26,7 @@ from .paper import PixelLoss # with it come the recipe paper and its loss
 from .metrics import METRIC_KEYS, derange, evaluate_pictures
 from .plots import arms_grid, music_grid, save_figure
 from .prepare import Prepared, evaluation, prepare
-from .training import TrainConfig, fold, train
+from .training import TrainConfig, check_training, fold, train
 from ..models.backbone import Backbone, load_backbone, make_scheduler
 from ..models.conditioner import MusicConditioner
 from ..models.pipeline import AlbumCoverPipeline
@@ -309,6 +309,7 @@ def run_experiment(albums: str | Path = "demo", # "demo", an album folder, a fol
                    torch_compile: str = "", # as `train` takes it
                   ) -> Run:
     "Prepare, train, paint, measure: the whole path in one call."
+    check_training(config, this_process().num_processes, torch_compile)
     folder, prepared, backbone = start_run(albums, config, painting, results, run)
     return finish_run(folder, prepared, backbone, train(prepared, backbone, config, folder, torch_compile=torch_compile), config, painting)
 

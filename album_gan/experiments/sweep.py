@@ -10,12 +10,14 @@ import os, subprocess, sys, time
 from pathlib import Path
 from typing import Callable
 
+import numpy as np
 import pandas as pd
 import torch
 
 # %% ../../nbs/experiments/66_sweep.ipynb #8604c924
+from ..data import covers as drawn
 from ..data.core import AlbumGanError, progress, project_root, shown
-from .controls import sound_table, text_reader
+from .controls import sound_table
 from .presets import PRESETS, SIZES, TABLE, is_finished, prepared_for, run_folder, run_preset
 from ..models.backbone import find_backbone, load_backbone
 
@@ -62,7 +64,9 @@ def prepare_all(runs: pd.DataFrame, # rows of the plan that are to do
         one = next(PRESETS[p] for p in runs.preset if PRESETS[p].backbone == backbone and PRESETS[p].prompt == prompt)
         prepared, _ = prepared_for(one, SIZES[size], model, albums=albums)
         sound_table(prepared)
-        if prepared.synthetic: text_reader(model.resolution)
+        if prepared.synthetic: # what reads covers is calibrated when it is first used
+            blank = np.zeros((1, model.resolution, model.resolution, 3))
+            drawn.measure(blank, drawn.GENRES[:1]), drawn.read_text_factors(blank)
 
 # %% ../../nbs/experiments/66_sweep.ipynb #00a7b480
 def reason_of(log: Path, # what papermill said

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'LOSSES', 'OPTIMIZERS', 'TrainConfig', 'DenoisingLoss', 'step_indices', 'fold', 'learning_rate',
            'draw_timesteps', 'vary_music', 'save_checkpoint', 'load_checkpoint', 'finish_step', 'compiled',
-           'new_conditioner', 'train']
+           'check_training', 'new_conditioner', 'train']
 
 # %% ../../nbs/experiments/20_training.ipynb #e8ba27c0
 import json, math, os, shutil, signal, threading
@@ -228,11 +228,20 @@ def compiled(module: nn.Module, # its calls are compiled
              backend: str = "inductor", # of torch.compile; empty: nothing happens
             ):
     "A module compiled in place, and plain again afterwards: no copy, no other names of weights."
-    if backend and backend not in (there := torch.compiler.list_backends(exclude_tags=())):
-        raise AlbumGanError(f"torch.compile has no backend {backend!r}; choose one of: {', '.join(there)}.")
     if backend: module.compile(backend=backend, dynamic=False)
     try: yield module
     finally: module._compiled_call_impl = None
+
+# %% ../../nbs/experiments/20_training.ipynb #5a1c0e94
+def check_training(config: TrainConfig, # the recipe
+                   processes: int = 1, # how many will share it
+                   torch_compile: str = "", # as `train` takes it
+                  ) -> None:
+    "`AlbumGanError` for a training that could not be, before anything is prepared for it."
+    if config.batch_size % processes: raise AlbumGanError(f"{processes} processes cannot share batches of {config.batch_size} songs evenly; take a multiple of {processes} as batch_size.")
+    if processes > 1 and config.loss == "pixel": raise AlbumGanError("The pixel loss draws one stream of noise along the sampler and can't be shared among processes; train it with one.")
+    if torch_compile and torch_compile not in (there := torch.compiler.list_backends(exclude_tags=())):
+        raise AlbumGanError(f"torch.compile has no backend {torch_compile!r}; choose one of: {', '.join(there)}.")
 
 # %% ../../nbs/experiments/20_training.ipynb #9b05e929
 def new_conditioner(config: TrainConfig, # fusion, num_tokens, residual, seed
@@ -271,8 +280,7 @@ def train(prepared: Prepared, # the dataset
     "Train, or go on training, or just load what is finished; Ctrl-C and `kill -9` lose at most `checkpoint_every` steps."
     from accelerate import Accelerator
     state = this_process()
-    if config.batch_size % state.num_processes: raise AlbumGanError(f"{state.num_processes} processes cannot share batches of {config.batch_size} songs evenly; take a multiple of {state.num_processes} as batch_size.")
-    if state.num_processes > 1 and config.loss == "pixel": raise AlbumGanError("The pixel loss draws one stream of noise along the sampler and can't be shared among processes; train it with one.")
+    check_training(config, state.num_processes, torch_compile)
     run, described = Path(run), dict(asdict(config), data=prepared.info["fingerprint"], backbone_fingerprint=backbone.fingerprint)
     key = fingerprint(described)
     weights = run/"weights"
