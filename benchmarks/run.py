@@ -1,6 +1,6 @@
 """Speed and memory as ratios: ours beside a named reference, on this machine, turn and turn about.
 
-    python benchmarks/run.py                    # all but real_memory, about ten minutes; writes benchmarks/results.json and results.md
+    python benchmarks/run.py                    # all but real_memory, half an hour; writes benchmarks/results.json and results.md
     python benchmarks/run.py pipeline solvers   # only these; what was measured before stays
     python benchmarks/run.py real_memory        # builds random weights in miniSD's layout (4 GB on disk), takes 17 GB of memory
     python benchmarks/run.py --miniature        # everything very small, to see that it works; writes nothing
@@ -367,8 +367,8 @@ def embedding() -> dict:
         taken = turns(size(5, 2), ours=lambda: list(encode_files(encoder, paths)), plain=lambda: [encoder.encode([cut(p)]) for p in paths],
                       ours_read=lambda: list(clip_batches(paths, 8)), plain_read=lambda: [cut(p) for p in paths])
         rows += [row(f'{what}, reading and embedding', taken['plain'], taken['ours'], bound, songs=n), row(f'{what}, reading alone', taken['plain_read'], taken['ours_read'], '', songs=n)]
-        per = {k: statistics.median(v)/n for k, v in taken.items()}
-        notes.append(f"`embedding`, {what}: the encoder is {1 - per['ours_read']/per['ours']:.0%} of our time and {1 - per['plain_read']/per['plain']:.0%} of the plain loop's.")
+        share = lambda whole, read: (lambda s: f'{s:.0%}' if s > 0 else 'too small a part to tell')(1 - statistics.median(taken[read])/statistics.median(taken[whole]))
+        notes.append(f"`embedding`, {what}: the encoder is {share('ours', 'ours_read')} of our time and {share('plain', 'plain_read')} of the plain loop's.")
     return dict(rows=rows, notes=notes + ['`embedding`: half of the songs are mp3, half ogg, from a warm cache of the disk; ours reads ahead in two threads, the plain loop does one thing after the other, as such loops do.'])
 
 
@@ -604,7 +604,7 @@ def markdown(results: dict) -> str:
     lines += ['', '## Remarks', '', *(f'- {note}' for r in found.values() for note in r['notes']),
               f"- Noise: before each benchmark other work kept {min(busy.values()):.0%} to {max(busy.values()):.0%} of the processors busy" + (f"; more than a tenth before {', '.join(noisy)}, whose numbers are rough." if noisy else '.'),
               '- The same ratio moves by up to 5 % from one run to the next, more than the spread within a run tells.',
-              '- Not measured: a GPU, for there is none at hand; there the loader has less time per step, and *.item()* twice a step costs more than here. Nor more than the cores named above, a cold cache of the disk, or other operating systems.']
+              '- Not measured: a GPU, for there is none at hand; there the loader has less time per step, and the two `.item()` a step of diffusers\' loop cost more than here. Nor more than the cores named above, a cold cache of the disk, or other operating systems.']
     if missing := [f'`{n}`' for n in BENCHMARKS if n not in found]: lines.append(f"- Not run yet: {', '.join(missing)}.")
     return '\n'.join(lines) + '\n'
 

@@ -34,6 +34,7 @@ def read_words(words: list[str], # -p name value -p name value …, as papermill
 def read_experiment(given: dict, # name -> value
                    ) -> dict: # the arguments of `run_experiment`: albums, config, painting, results, run, torch_compile
     "Sort parameters into what is trained, how it is painted, and where everything lies."
+    given = {k: v for k, v in given.items() if v or k not in ("max_steps", "batch_size", "lr", "n_eval", "num_inference_steps")} # 0: as the recipe says
     paint = {f.name for f in fields(Painting)} - {"seed"} # the seed is the training's, as in nbs/train.ipynb
     where = {k: str(given[k]) for k in ("albums", "results", "run", "torch_compile") if k in given}
     how = {k: v for k, v in given.items() if k not in where and k not in paint and k != "recipe"}

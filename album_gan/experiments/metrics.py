@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.core import AlbumGanError, file_sha256
+from ..data.splits import artist_keys
 
 # %% ../../nbs/experiments/30_metrics.ipynb #25b5afa5
 def as_pictures(pictures, # PIL pictures, arrays or a tensor: uint8, or float in 0 … 1; [N, H, W, 3] or [N, 3, H, W]
@@ -388,9 +389,8 @@ def _plain(x, digits=6):
 # %% ../../nbs/experiments/30_metrics.ipynb #32548e63
 def artists_of(rows: pd.DataFrame, # columns artist, album_id
               ) -> np.ndarray: # [N] str
-    "Whom an album belongs to: its artist, or itself where the artist is not known."
-    name = rows["artist"].fillna("").astype(str).str.strip().str.casefold()
-    return name.where(name != "", "album " + rows["album_id"].astype(str)).to_numpy(dtype=object)
+    "Whom an album belongs to, as the split sees it: its artist in one spelling, or itself where the artist is not known."
+    return artist_keys(rows[["artist", "album_id"]].fillna("")).to_numpy(dtype=object)
 
 # %% ../../nbs/experiments/30_metrics.ipynb #75d444b5
 def _factor_report(arms, real, true, circular, artists, seed):

@@ -25,7 +25,7 @@ from .metrics import as_pictures, factor_correlation
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 ARMS = { # arm -> label, colour, line style, marker, hatch
     "true": ("its own music", "#0072B2", "-", "o", ""),
-    "shuffled": ("another album's music", "#E69F00", "--", "s", "///"),
+    "shuffled": ("another artist's music", "#E69F00", "--", "s", "///"),
     "off": ("music off", "#999999", ":", "^", "..."),
     "real": ("real covers", "#000000", "-.", "D", "xx"),
 }
@@ -158,12 +158,12 @@ def cover_grid(rows: list, # a list of lists of pictures (None: an empty frame)
 def arms_grid(covers: list, # the true covers (None where an album has none)
               prompt_only: list, # made from the text alone
               with_music: list, # made with the album's own music
-              with_other: list, # made with another album's music, same noise
+              with_other: list, # made with another artist's music, same noise
               labels: list[str], # one per row: the album's title
               caption: str = "One row is one album: same prompt, same starting noise.", # below the grid
               size: int = 128, # pixels a cover, at least
              ) -> Image.Image:
-    "True cover | prompt only | its own music | another album's music."
+    "True cover | prompt only | its own music | another artist's music."
     names = ["true cover", "prompt only", ARMS["true"][0], ARMS["shuffled"][0]]
     return cover_grid([list(r) for r in zip(covers, prompt_only, with_music, with_other, strict=True)], labels, names, caption, size=size)
 

@@ -180,7 +180,7 @@ def settings(preset: Preset, # which
     return config, painting
 
 # %% ../../nbs/experiments/60_presets.ipynb #8fb70945
-CODE = ("data/covers", "data/demo", "data/folder", "data/synth", "audio/clips", "audio/codec", "audio/encoders", "models/adapter", "models/backbone", "models/conditioner",
+CODE = ("data/covers", "data/demo", "data/folder", "data/sound", "data/splits", "data/synth", "audio/clips", "audio/codec", "audio/encoders", "models/adapter", "models/backbone", "models/conditioner",
         "models/fusion", "models/pipeline", "models/start", "experiments/prepare", "experiments/training", "experiments/paper", "experiments/runs", "experiments/metrics",
         "experiments/controls", "experiments/presets")
 

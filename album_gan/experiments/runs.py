@@ -23,7 +23,7 @@ from ..audio.encoders import load_encoder
 from ..data import covers as drawn
 from ..data.core import AlbumGanError, atomic_path, fingerprint, progress, project_root, shown, write_json
 from .paper import PixelLoss # with it come the recipe paper and its loss
-from .metrics import METRIC_KEYS, derange, evaluate_pictures
+from .metrics import METRIC_KEYS, artists_of, derange, evaluate_pictures
 from .plots import arms_grid, music_grid, save_figure
 from .prepare import Prepared, evaluation, prepare
 from .training import TrainConfig, check_training, fold, train
@@ -90,7 +90,7 @@ def paint_arms(pipe: AlbumCoverPipeline, # the model
     for arm in arms:
         music = None
         if arm != "off":
-            source = rows if arm == "true" else rows[derange(table.artist.where(table.artist != "", table.album_id).to_numpy(), seed=painting.seed)]
+            source = rows if arm == "true" else rows[derange(artists_of(table), seed=painting.seed)]
             music = lambda at, source=source: prepared.batch(source[at], ("music",))["music"] # little by little: an hour of Jukebox fills the memory
         out[arm] = _paint_together(pipe, list(table.prompt), music, list(table.song_id), painting, keep, arm)
     return out
@@ -126,11 +126,11 @@ def evaluate(pipe: AlbumCoverPipeline, # the trained model
     "Paint and measure the held-out albums."
     rows, state = held_out(prepared, painting.n_eval), this_process()
     table = prepared.rows.iloc[rows]
-    artists = table.artist.where(table.artist != "", table.album_id)
+    artists = set(artists_of(table))
     size = pipe.vae.config.sample_size
-    if artists.nunique() < 2:
+    if len(artists) < 2:
         metrics = dict.fromkeys(METRIC_KEYS) | dict(n=int(table.album_id.nunique()), music_gain_ci=[None, None], factors={}, ranking={}, prompt_only=dict.fromkeys(("mse", "fid", "kid", "kid_se")),
-            notes={"all": f"{len(rows)} held-out songs with a cover, by {artists.nunique()} artists: too few to measure, two artists are needed"})
+            notes={"all": f"{len(rows)} held-out songs with a cover, by {len(artists)} artists: too few to measure, two artists are needed"})
     else:
         keep = run/"pictures"/fingerprint([asdict(painting), prepared.info["fingerprint"], about.get("key", "")])
         arms = paint_arms(pipe, prepared, rows, painting, keep)
@@ -189,7 +189,7 @@ def make_samples(pipe: AlbumCoverPipeline, # the trained model
     if not len(with_cover) + len(without): with_cover = prepared.pick(with_cover=False)[:albums] # nobody is held out
     rows = np.concatenate([with_cover[:albums - min(len(without), albums//2)], without[:albums//2]]).astype(int)
     table = list(prepared.rows.iloc[rows].itertuples())
-    artists = np.array([r.artist or r.album_id for r in table])
+    artists = artists_of(prepared.rows.iloc[rows])
     keys, asked = [r.song_id for r in table], [r.prompt for r in table]
     music = prepared.batch(rows, ("music",))["music"]
     other = derange(artists, seed=1) if len(set(artists)) > 1 else np.roll(np.arange(len(rows)), 1)

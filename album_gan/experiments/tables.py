@@ -287,6 +287,7 @@ def caption(rows: dict[str, Row], # from `read_rows`
             size: str = "full", # a name from SIZES
            ) -> str:
     "What a reader must know before a number."
+    if not rows: raise AlbumGanError("There is no finished run to make a table of; run nbs/results.ipynb with run True, or name the results folder that has them.")
     r, s = next(iter(rows.values())).runs[0], SIZES[size]
     m, d = r["metrics"], r["data"]
     epochs = next((x.runs[0]["train"] for n, x in rows.items() if n.startswith("paper-c")), {})
@@ -394,10 +395,10 @@ def curves_figure(rows: dict[str, Row], # from `read_rows`
 def covers_figure(rows: dict[str, Row], # from `read_rows`
                   albums: int = 6, # how many
                   size: int = 64, # pixels a cover
-                 ) -> Image.Image:
+                 ) -> Image.Image | None: # None where none of the paper's or the repaired models is there
     "The same albums by every model: with its own music, and with another's beside it."
     pick = [n for n in ("paper-prompt-ddpm", "paper-concat-ddpm", "paper-cross-ddpm", "modern-prompt", "modern-concat", "modern-cross", "modern-gated") if n in rows]
-    if not pick: raise AlbumGanError("There are no covers to show yet; run nbs/results.ipynb first.")
+    if not pick: return None
     def strip(n, arm):
         sheet, arms = Image.open(rows[n].folders[0]/"samples.png"), ["real", *rows[n].runs[0]["arms"]]
         side = sheet.height//len(arms); y = arms.index(arm)*side
