@@ -195,7 +195,7 @@ def factor_scatter(true: pd.DataFrame, # what the music asked for, one column pe
                 r = factor_correlation(y, x, c in circular)
                 if c in circular: x, y = x % 1, y % 1
                 ax.scatter(x, y, s=16, marker=marker, color=colour, alpha=.75, lw=0 if name == "true" else .8,
-                           facecolor=colour if name == "true" else "none", edgecolor=colour, label=f"{label}, {symbol} = {r:.2f}")
+                           facecolor=colour if name == "true" else "none", edgecolor=colour, label=f"{label}, {symbol} = {round(r, 2) + 0:.2f}")
             for shift in (-1, 0, 1) if c in circular else (0,):
                 ax.plot([-.5, 1.5], [shift - .5, shift + 1.5], color="#666666", lw=1, ls="-" if shift == 0 else ":", zorder=0)
             ax.set(xlim=(-.05, 1.05), ylim=(-.05, 1.05), aspect="equal", title=c, xlabel=f"{c} of the music" + (" (turns)" if c in circular else " (0 … 1)"))
