@@ -129,7 +129,7 @@ def noised(batch: dict, seed: int = 0) -> dict:
 
 
 # %% training
-def beside_training(backbone, prepared, batch_size: int, every: int, turn, rounds: int, warm: int = 2) -> tuple[list[float], list[float]]:
+def beside_training(backbone, prepared, batch_size: int, every: int, turn, rounds: int, warm: int = 2, torch_compile: str = '') -> tuple[list[float], list[float]]:
     """Seconds of `every` steps of `album_gan.experiments.training.train` itself, and of `turn(loss, step)`, which has its turn between them.
 
     The loss is asked for `more` once a step, between reading the batch and using it: there the clock stops and the reference runs.
@@ -153,7 +153,7 @@ def beside_training(backbone, prepared, batch_size: int, every: int, turn, round
 
     LOSSES['beside'] = Beside
     config = TrainConfig.make(loss='beside', batch_size=batch_size, max_steps=every*(rounds + warm) + 1)
-    with with_bars(): train(prepared, backbone, config, scratch()/f'run-{next(NUMBERS)}')
+    with with_bars(): train(prepared, backbone, config, scratch()/f'run-{next(NUMBERS)}', torch_compile=torch_compile)
     return ours[warm:], [(a + b)/2 for a, b in pairwise(theirs[warm:])]
 
 
@@ -271,11 +271,12 @@ def epoch() -> dict:
     for side, bound in ((64, '≤ 0.55'), (300, '≤ 0.38')):
         backbone, prepared = tiny(size(256, 16))
         folder, n = pictures(prepared, side), len(prepared.rows)
-        for whole, name in ((False, 'theirs trains our conditioner'), (True, 'theirs trains the whole U-Net, as the script does')):
-            theirs = diffusers_loop(backbone, prepared, folder, batch, whole)
-            ours, usual = beside_training(backbone, prepared, batch, n//batch, lambda loss: theirs(), size(9, 2))
+        for whole, compiler, name in ((False, '', 'theirs trains our conditioner'), (True, '', 'theirs trains the whole U-Net, as the script does'),
+                                      (False, 'inductor', 'theirs trains our conditioner, ours with `torch_compile=inductor`, its first steps not counted')):
+            theirs = diffusers_loop(tiny(size(256, 16))[0] if compiler else backbone, prepared, folder, batch, whole) # a U-Net is compiled in place
+            ours, usual = beside_training(backbone, prepared, batch, n//batch, lambda loss: theirs(), size(9, 2), torch_compile=compiler)
             rows.append(row(f'{side}-pixel PNG files, {name}', ours, usual, bound, albums=n))
-            if whole: continue
+            if whole or compiler: continue
             start = time.perf_counter()
             for first in range(0, n, 64):
                 part = range(first, min(n, first + 64))

@@ -144,13 +144,15 @@ def test_one_set_of_weights_is_fetched(folder, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif('slow' not in os.environ.get('FLAGS', ''), reason='FLAGS=slow: about two minutes')
-def test_the_notebook_runs_on_it(folder, tmp_path):
-    """train.ipynb as a user runs it, at 256 pixels and reduced width."""
-    out = subprocess.run([sys.executable, '-m', 'papermill', str(project_root()/'nbs'/'train.ipynb'), str(tmp_path/'out.ipynb'), '-p', 'backbone', str(folder), '-p', 'fusion', 'gated', '-p', 'max_steps', '2',
+@pytest.mark.skipif('slow' not in os.environ.get('FLAGS', ''), reason='FLAGS=slow: about two minutes each')
+@pytest.mark.parametrize('fusion, recipe, steps', (('gated', 'modern', 2), ('cross', 'paper', 1), ('concat', 'paper', 1)))
+def test_the_notebook_runs_on_it(folder, tmp_path, fusion, recipe, steps):
+    """train.ipynb as a user runs it, at 256 pixels and reduced width; the paper's step goes back through the whole sampler."""
+    out = subprocess.run([sys.executable, '-m', 'papermill', str(project_root()/'nbs'/'train.ipynb'), str(tmp_path/'out.ipynb'), '-p', 'backbone', str(folder), '-p', 'fusion', fusion, '-p', 'recipe', recipe, '-p', 'max_steps', str(steps),
                           '-p', 'albums', 'demo-24', '-p', 'n_eval', '4', '-p', 'num_inference_steps', '2', '-p', 'results', str(tmp_path/'results'), '-p', 'run', 'mini'],
                          capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path, env=os.environ | {'ALBUM_GAN_ROOT': str(project_root())})
     assert out.returncode == 0, out.stderr[-2000:]
     run = tmp_path/'results'/'runs'/'mini'
     assert (run/'samples'/'music.png').exists() and json.loads((run/'metrics.json').read_text())['metrics']['n'] > 0
-    assert len(load_file(run/'weights'/'diffusion_pytorch_model.safetensors')) > 16
+    assert len((run/'loss.csv').read_text().split()) == 1 + steps
+    assert len(load_file(run/'weights'/'diffusion_pytorch_model.safetensors')) > (16 if fusion == 'gated' else 4)  # gated adds some to every block

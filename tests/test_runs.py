@@ -81,6 +81,11 @@ def test_readme_numbers_are_those_of_the_results(committed):
         assert f"{hue['true']:.2f} / {hue['shuffled']:.2f} / {hue['off']:.2f}" in page
 
 
+def test_the_stored_notebook_shows_the_committed_run(committed):
+    metrics, page = committed[0]['metrics'], (ROOT/'nbs'/'train.ipynb').read_text(encoding='utf-8')
+    assert f"{1e3*metrics['kid']:.1f} ± {1e3*metrics['kid_se']:.1f}" in page and f"{metrics['music_true']:.3f}" in page
+
+
 def test_readme_picture_comes_from_a_committed_run():
     page = (ROOT/'README.md').read_text(encoding='utf-8')
     picture = page.split('](')[1].split(')')[0]
