@@ -144,7 +144,7 @@ def test_one_set_of_weights_is_fetched(folder, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif('slow' not in os.environ.get('FLAGS', ''), reason='FLAGS=slow: about two minutes each')
+@pytest.mark.skipif('slow' not in os.environ.get('FLAGS', ''), reason='FLAGS=slow: two to five minutes each')
 @pytest.mark.parametrize('fusion, recipe, steps', (('gated', 'modern', 2), ('cross', 'paper', 1), ('concat', 'paper', 1)))
 def test_the_notebook_runs_on_it(folder, tmp_path, fusion, recipe, steps):
     """train.ipynb as a user runs it, at 256 pixels and reduced width; the paper's step goes back through the whole sampler."""
