@@ -291,6 +291,7 @@ def compiling() -> dict:
     "Training, forward and backward of one step, the frozen U-Net compiled (`torch_compile=inductor`) / not, songs of another length in each pair"
     from album_gan.experiments.training import DenoisingLoss, TrainConfig, compiled, new_conditioner
     rows, notes = [], []
+    os.environ['TORCHINDUCTOR_CACHE_DIR'] = str(scratch()/'inductor') # what earlier runs compiled must not help
     for batch in size((16,), (4,)):
         (plain, prepared), (other, _) = tiny(size(256, 16)), tiny(size(256, 16))
         conditioner, held = new_conditioner(TrainConfig.make(), plain, prepared), noised(prepared.batch(range(batch)))
