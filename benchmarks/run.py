@@ -369,7 +369,9 @@ def embedding() -> dict:
         taken = turns(size(5, 2), ours=lambda: list(encode_files(encoder, paths)), plain=lambda: [encoder.encode([cut(p)]) for p in paths],
                       ours_read=lambda: list(clip_batches(paths, 8)), plain_read=lambda: [cut(p) for p in paths])
         rows += [row(f'{what}, reading and embedding', taken['plain'], taken['ours'], bound, songs=n), row(f'{what}, reading alone', taken['plain_read'], taken['ours_read'], '', songs=n)]
-        share = lambda whole, read: (lambda s: f'{s:.0%}' if s > 0 else 'too small a part to tell')(1 - statistics.median(taken[read])/statistics.median(taken[whole]))
+        def share(whole, read):
+            part = 1 - statistics.median(taken[read])/statistics.median(taken[whole])
+            return f'{part:.0%}' if part > 0 else 'too small a part to tell'
         notes.append(f"`embedding`, {what}: the encoder is {share('ours', 'ours_read')} of our time and {share('plain', 'plain_read')} of the plain loop's.")
     return dict(rows=rows, notes=notes + ['`embedding`: half of the songs are mp3, half ogg, from a warm cache of the disk; ours reads ahead in two threads, the plain loop does one thing after the other, as such loops do.'])
 

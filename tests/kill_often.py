@@ -4,7 +4,8 @@
     python tests/kill_often.py --disk-full --kills 8  # what tests/test_kills.py does
 
 Every training is a fork of one process that has everything loaded, and saves at every step, so that many of the kills fall into
-the middle of a save; the last one goes on in a process of its own, as a user's would. `--disk-full` lets the file system refuse to grow a file, in mid-save; alone it kills nothing.
+the middle of a save; the last one is killed once more, with a checkpoint saved, and goes on in a process of its own, as a user's
+would. `--disk-full` lets the file system refuse to grow a file, in mid-save; alone it kills nothing.
 """
 import argparse
 import os
@@ -98,7 +99,12 @@ def main() -> int:
                 killed += 1
             runs += 1
             if killed < kills: assert os.waitpid(child(lambda: train(run)), 0)[1] == 0, f'{run.name} did not resume'
-            else: subprocess.run([sys.executable, __file__, '--go-on', str(folder), str(run)], check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            else:
+                pid, saved = child(lambda: train(run)), lambda: any((run/'checkpoints').glob('*/step-*'))
+                while not saved() and not os.waitpid(pid, os.WNOHANG)[0]: time.sleep(0.01)
+                os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+                assert saved() and not (run/'weights').exists()
+                subprocess.run([sys.executable, __file__, '--go-on', str(folder), str(run)], check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             assert same(folder/'whole', run), f'{run.name} ended with other weights'
         if kills: print(f'killed {killed} times in {runs} runs of {STEPS} steps: same weights')
     return 0

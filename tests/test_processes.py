@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -51,12 +52,14 @@ def test_two_processes_measure_the_same(runs):
 
 def test_uneven_batches_are_refused_before_anything_starts(tmp_path, monkeypatch):
     from album_gan.data.core import AlbumGanError
+    from album_gan.experiments import training
     from album_gan.experiments.launch import launch
     from album_gan.experiments.runs import Painting
-    from album_gan.experiments.training import TrainConfig
+    config, said = training.TrainConfig.make(fusion='cross', max_steps=2, batch_size=3), '2 processes cannot share batches of 3 songs evenly; take a multiple of 2'
     monkeypatch.setattr(subprocess, 'run', lambda *a, **k: pytest.fail('processes were started'))
-    with pytest.raises(AlbumGanError, match='cannot share batches of 3 songs evenly'):
-        launch(2, 'demo-24', TrainConfig.make(fusion='cross', max_steps=2, batch_size=3), Painting(n_eval=6, num_inference_steps=2), tmp_path)
+    with pytest.raises(AlbumGanError, match=said): launch(2, 'demo-24', config, Painting(n_eval=6, num_inference_steps=2), tmp_path)
+    monkeypatch.setattr(training, 'this_process', lambda: SimpleNamespace(num_processes=2)) # accelerate's command line comes past launch
+    with pytest.raises(AlbumGanError, match=said): training.train(None, None, config, tmp_path)
 
 
 def children(pid):
