@@ -5,6 +5,8 @@
     python benchmarks/run.py real_memory        # builds random weights in miniSD's layout (4 GB on disk), takes 17 GB of memory
     python benchmarks/run.py --miniature        # everything very small, to see that it works; writes nothing
 
+Where PyTorch finds a CUDA GPU the networks are there, and the page is results/gpu/benchmarks.md; what needs several processors is left out.
+
 Milliseconds of one machine say little about another; the ratio of two things measured side by side does. The median of the rounds
 counts, with half the interquartile range beside it. Memory is the peak of a process of its own. Run it on a quiet machine.
 """
@@ -33,6 +35,8 @@ import torch
 from torch.nn import functional as F
 
 HERE = Path(__file__).resolve().parent
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+PAGE = HERE.parent/'results'/'gpu'/'benchmarks.md' if DEVICE == 'cuda' else HERE/'results.md'
 SMALL = '--miniature' in sys.argv
 NUMBERS = count()
 
@@ -43,15 +47,26 @@ def size(full, small):
 
 
 # %% measuring
+def clock() -> float:
+    "Now, in seconds, once the GPU has done what it was told to do."
+    if DEVICE == 'cuda': torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def there(batch: dict) -> dict:
+    "A batch on the device."
+    return {k: v.to(DEVICE) for k, v in batch.items()}
+
+
 def turns(rounds: int, **functions) -> dict[str, list[float]]:
     "Seconds of functions that run turn and turn about, each round beginning with the next of them; one call of each comes first and does not count."
     for f in functions.values(): f()
     seconds, names = {n: [] for n in functions}, list(functions)
     for i in range(rounds):
         for n in names[i % len(names):] + names[:i % len(names)]:
-            start = time.perf_counter()
+            start = clock()
             functions[n]()
-            seconds[n].append(time.perf_counter() - start)
+            seconds[n].append(clock() - start)
     return seconds
 
 
@@ -78,18 +93,20 @@ def _environment(threads): return os.environ | (dict(OMP_NUM_THREADS=str(threads
 
 
 class Memory:
-    "Peak memory of this process in MiB: `all`, and `own`, without the pages of files that are only looked into."
+    "Peak memory of this process in MiB: `all`, `own`, without the pages of files that are only looked into, and `gpu`, what tensors on it took."
     def __enter__(self):
         self.own, self.over = 0, threading.Event()
         self.thread = threading.Thread(target=self._look, daemon=True); self.thread.start()
         return self
-    def __exit__(self, *_): self.over.set(); self.thread.join(); self.all = self._status('VmHWM')
+    def __exit__(self, *_):
+        self.over.set(); self.thread.join()
+        self.all, self.gpu = self._status('VmHWM'), torch.cuda.max_memory_allocated()/2**20 if DEVICE == 'cuda' else None
     def _look(self):
         while not self.over.wait(0.02): self.own = max(self.own, self._status('RssAnon'))
     @staticmethod
     def _status(key): # not getrusage: its peak begins with the parent's
         return next(int(line.split()[1]) for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(key))/1024
-    def said(self): return dict(peak_mib=round(self.all, 1), own_mib=round(self.own, 1))
+    def said(self): return dict(peak_mib=round(self.all, 1), own_mib=round(self.own, 1), **({} if self.gpu is None else dict(gpu_mib=round(self.gpu, 1))))
 
 
 @contextmanager
@@ -118,7 +135,7 @@ def tiny(n: int):
     "A tiny backbone of its own, and n prepared albums, none held out."
     from album_gan.experiments.prepare import prepare
     from album_gan.models.backbone import load_backbone
-    backbone = load_backbone('tiny')
+    backbone = load_backbone('tiny', device=DEVICE)
     return backbone, prepare(world(n), backbone, 'tiny', test=0, out=scratch()/'prepared')
 
 
@@ -130,26 +147,25 @@ def noised(batch: dict, seed: int = 0) -> dict:
 
 # %% training
 def beside_training(backbone, prepared, batch_size: int, every: int, turn, rounds: int, warm: int = 2, torch_compile: str = '') -> tuple[list[float], list[float]]:
-    """Seconds of `every` steps of `album_gan.experiments.training.train` itself, and of `turn(loss, step)`, which has its turn between them.
+    """Seconds of `every` steps of `album_gan.experiments.training.train` itself, and of `turn(loss_of)`, which has its turn between them.
 
-    The loss is asked for `more` once a step, between reading the batch and using it: there the clock stops and the reference runs.
-    A round of ours is compared with the mean of the reference's turns before and after it."""
+    At the beginning of its forward pass, with the batch in hand, the clock stops and the reference runs. A round of ours is compared
+    with the mean of the reference's turns before and after it."""
     from album_gan.experiments.training import LOSSES, DenoisingLoss, TrainConfig, train
     ours, theirs = [], []
 
     class Beside(DenoisingLoss):
         done, start = 0, None
-        def more(self, prepared, rows, chance):
-            now = time.perf_counter()
+        def forward(self, **batch):
             if self.done % every == 0:
+                now = clock()
                 if self.start: ours.append(now - self.start)
-                start = time.perf_counter()
-                turn(self)
-                theirs.append(time.perf_counter() - start)
+                turn(super().forward)
+                theirs.append(clock() - now)
                 for p in self.conditioner.parameters(): p.grad = None
-                self.start = time.perf_counter()
+                self.start = clock()
             self.done += 1
-            return {}
+            return super().forward(**batch)
 
     LOSSES['beside'] = Beside
     config = TrainConfig.make(loss='beside', batch_size=batch_size, max_steps=every*(rounds + warm) + 1)
@@ -159,13 +175,12 @@ def beside_training(backbone, prepared, batch_size: int, every: int, turn, round
 
 def step_overhead() -> dict:
     "Training: a step of `train` (read the Arrow rows, noise, dropped prompts, loss, gradient, clip, AdamW) / forward and backward alone of the same module on tensors in memory, step by step"
-    from album_gan.experiments.training import DenoisingLoss
     rows, notes = [], []
     for batch_size, rounds in ((size(16, 4), size(120, 3)), (size(64, 16), size(110, 3))):
         backbone, prepared = tiny(size(256, 16))
-        held = noised(prepared.batch(range(batch_size)))
+        held = there(noised(prepared.batch(range(batch_size))))
         held['music'] = held['music'][:, :held['music'].shape[1]*3//4] # as much as training hears on average
-        ours, bare = beside_training(backbone, prepared, batch_size, 1, lambda loss: DenoisingLoss.forward(loss, **held).backward(), rounds)
+        ours, bare = beside_training(backbone, prepared, batch_size, 1, lambda loss_of: loss_of(**held).backward(), rounds)
         rows.append(row(f'batch {batch_size}', ours, bare, '≤ 1.10', of_totals=sum(ours)/sum(bare)))
         notes.append(f'`step_overhead`, batch {batch_size}: the sum of all steps, those with a checkpoint (every 100) among them, is {sum(ours)/sum(bare):.3f} times the sum of the bare ones.')
     return dict(rows=rows, notes=notes)
@@ -190,10 +205,10 @@ def pictures(prepared, side: int) -> Path:
     return folder
 
 
-def diffusers_loop(backbone, prepared, folder: Path, batch_size: int, whole: bool = False):
+def diffusers_loop(backbone, prepared, folder: Path, batch_size: int, whole: bool = False, mixed: str = 'no'):
     """The loop of diffusers' examples/text_to_image/train_text_to_image.py as its README runs it (centre crop, random flip, no worker processes), as a function that trains one epoch.
 
-    torchvision's transforms are written out. The script trains the whole U-Net on prompts alone, and with `whole` so does this (a copy).
+    torchvision's transforms are written out; `mixed` is its --mixed_precision. The script trains the whole U-Net on prompts alone, and with `whole` so does this (a copy).
     Without it what is trained is our conditioner in front of the frozen U-Net, so that both loops compute the same gradient."""
     import copy
 
@@ -206,7 +221,7 @@ def diffusers_loop(backbone, prepared, folder: Path, batch_size: int, whole: boo
 
     from album_gan.experiments.training import TrainConfig, new_conditioner
     datasets.disable_progress_bars()
-    accelerator = Accelerator(gradient_accumulation_steps=1)
+    accelerator = Accelerator(gradient_accumulation_steps=1, mixed_precision=mixed)
     noise_scheduler = DDPMScheduler.from_config(backbone.scheduler.config)
     vae, text_encoder, tokenizer, unet = backbone.vae, backbone.text_encoder, backbone.tokenizer, backbone.unet
     config = TrainConfig.make()
@@ -241,7 +256,7 @@ def diffusers_loop(backbone, prepared, folder: Path, batch_size: int, whole: boo
         for step, batch in enumerate(loader):
             with accelerator.accumulate(trained):
                 with torch.no_grad():
-                    latents = vae.encode(batch['pixel_values']).latent_dist.sample()*vae.config.scaling_factor
+                    latents = vae.encode(batch['pixel_values'].to(vae.dtype)).latent_dist.sample()*vae.config.scaling_factor
                     encoder_hidden_states = text_encoder(batch['input_ids'], return_dict=False)[0]
                 noise = torch.randn_like(latents)
                 timesteps = torch.randint(0, noise_scheduler.config.num_train_timesteps, (latents.shape[0],), device=latents.device).long()
@@ -274,14 +289,17 @@ def epoch() -> dict:
         for whole, compiler, name in ((False, '', 'theirs trains our conditioner'), (True, '', 'theirs trains the whole U-Net, as the script does'),
                                       (False, 'inductor', 'theirs trains our conditioner, ours with `torch_compile=inductor`, its first steps not counted')):
             theirs = diffusers_loop(tiny(size(256, 16))[0] if compiler else backbone, prepared, folder, batch, whole) # a U-Net is compiled in place
-            ours, usual = beside_training(backbone, prepared, batch, n//batch, lambda loss: theirs(), size(9, 2), torch_compile=compiler)
+            ours, usual = beside_training(backbone, prepared, batch, n//batch, lambda _: theirs(), size(9, 2), torch_compile=compiler)
             rows.append(row(f'{side}-pixel PNG files, {name}', ours, usual, bound, albums=n))
+            if DEVICE == 'cpu' and not compiler: # on the same cores, and the same batch: each process takes half of it
+                with Workers(prepared, batch, n//batch, 1, 2, together=True) as two: taken = turns(size(9, 2), two=two, theirs=theirs)
+                rows.append(row(f'{side}-pixel PNG files, {name}, ours with `processes=2`, one thread each', taken['two'], taken['theirs'], bound, albums=n))
             if whole or compiler: continue
-            start = time.perf_counter()
+            start = clock()
             for first in range(0, n, 64):
                 part = range(first, min(n, first + 64))
                 encode_covers(backbone, torch.stack([_cover_tensor(folder/f'{i}.png', backbone.resolution) for i in part])), encode_prompts(backbone, list(prepared.rows.prompt.iloc[first:first + 64]))
-            once = time.perf_counter() - start
+            once = clock() - start
             saved = statistics.median(usual) - statistics.median(ours)
             notes.append(f'`epoch`, {side} pixels: encoding covers and prompts once, which `prepare` does, takes {once/statistics.median(usual):.2f} of their epochs; it pays after {once/saved:.1f} epochs. Both loops find music embeddings on the disk.')
     return dict(rows=rows, notes=notes)
@@ -294,46 +312,50 @@ def compiling() -> dict:
     os.environ['TORCHINDUCTOR_CACHE_DIR'] = str(scratch()/'inductor') # what earlier runs compiled must not help
     for batch in size((16,), (4,)):
         (plain, prepared), (other, _) = tiny(size(256, 16)), tiny(size(256, 16))
-        conditioner, held = new_conditioner(TrainConfig.make(), plain, prepared), noised(prepared.batch(range(batch)))
+        conditioner, held = new_conditioner(TrainConfig.make(), plain, prepared).to(DEVICE), there(noised(prepared.batch(range(batch))))
         lengths = torch.Generator().manual_seed(0)
         ours, theirs = (DenoisingLoss(b, conditioner) for b in (other, plain))
         with compiled(other.unet):
-            start = time.perf_counter()
+            start = clock()
             ours(**held).backward()
-            warm, taken = time.perf_counter() - start, ([], [])
+            warm, taken = clock() - start, ([], [])
             for i in range(size(40, 2)):
                 length = held['music'].shape[1]
                 cut = dict(held, music=held['music'][:, :int(torch.randint(length//2, length + 1, (1,), generator=lengths))])
                 for which in (0, 1) if i % 2 else (1, 0):
-                    start = time.perf_counter()
+                    start = clock()
                     (ours, theirs)[which](**cut).backward()
-                    taken[which].append(time.perf_counter() - start)
+                    taken[which].append(clock() - start)
         rows.append(row(f'batch {batch}', *taken, warm_s=warm))
         notes.append(f'`compiling`, batch {batch}: the first step waits {warm:.0f} s for the compiler; it pays after {warm/max(1e-9, statistics.median(taken[1]) - statistics.median(taken[0])):,.0f} steps.')
     return dict(rows=rows, notes=notes)
 
 
+def stepper(backbone, prepared, loss_class, config, times: int, walked: int):
+    "A function that takes `times` optimizer steps on one album, walking through `walked` steps of the sampler where the loss does."
+    from album_gan.experiments.training import OPTIMIZERS, new_conditioner
+    conditioner = new_conditioner(config, backbone, prepared).to(DEVICE).train()
+    loss_of, optimizer = loss_class(backbone, conditioner, config), OPTIMIZERS[config.optimizer](conditioner.parameter_groups(config.lr, config.gate_lr_scale, config.weight_decay))
+    batch = there(noised(prepared.batch([0])) | loss_of.more(prepared, [0], torch.Generator().manual_seed(0)))
+    if 'steps' in batch: batch['steps'] = torch.tensor([walked])
+
+    def steps():
+        conditioner.install(backbone.unet) # another may have been there in between
+        for _ in range(times):
+            loss_of(**batch).backward()
+            if config.clip: torch.nn.utils.clip_grad_norm_(conditioner.parameters(), config.clip)
+            optimizer.step(); optimizer.zero_grad()
+    return steps
+
+
 def paper_step() -> dict:
     "Training: one step of the paper's recipe (one album through 75 steps of DDPM with gradients, decoded, compared in pixels) / one denoising step of ours, both at batch 1 with their optimizer"
     from album_gan.experiments.paper import PixelLoss
-    from album_gan.experiments.training import OPTIMIZERS, DenoisingLoss, TrainConfig, new_conditioner
-
-    def stepper(loss_class, config, times):
-        backbone, prepared = tiny(size(256, 16))
-        conditioner = new_conditioner(config, backbone, prepared).train()
-        loss_of, optimizer = loss_class(backbone, conditioner, config), OPTIMIZERS[config.optimizer](conditioner.parameter_groups(config.lr, config.gate_lr_scale, config.weight_decay))
-        batch = noised(prepared.batch([0])) | loss_of.more(prepared, [0], torch.Generator().manual_seed(0))
-        if 'steps' in batch: batch['steps'] = torch.tensor([size(75, 5)])
-
-        def steps():
-            for _ in range(times):
-                loss_of(**batch).backward()
-                if config.clip: torch.nn.utils.clip_grad_norm_(conditioner.parameters(), config.clip)
-                optimizer.step(); optimizer.zero_grad()
-        return steps
-    paper = lambda backprop: stepper(PixelLoss, TrainConfig.make('paper', fusion='cross', backprop=backprop), 1)
+    from album_gan.experiments.training import DenoisingLoss, TrainConfig
+    make = lambda loss_class, config, times: stepper(*tiny(size(256, 16)), loss_class, config, times, size(75, 5))
+    paper = lambda backprop: make(PixelLoss, TrainConfig.make('paper', fusion='cross', backprop=backprop), 1)
     times = size(20, 2)
-    seconds = turns(size(7, 2), ours=stepper(DenoisingLoss, TrainConfig.make(batch_size=1), times), full=paper('full'), checkpoint=paper('checkpoint'))
+    seconds = turns(size(7, 2), ours=make(DenoisingLoss, TrainConfig.make(batch_size=1), times), full=paper('full'), checkpoint=paper('checkpoint'))
     return dict(rows=[row('all activations kept', seconds['full'], seconds['ours'], '≥ 60', times), row('activations computed twice, as the recipe `paper` says', seconds['checkpoint'], seconds['ours'], '≥ 60', times)],
                 notes=['`paper_step`: the recipe draws 1 to 150 steps an album; 75 is their mean.'])
 
@@ -358,7 +380,7 @@ def embedding() -> dict:
 
     from album_gan.audio.clips import clip_batches
     from album_gan.audio.encoders import encode_files, load_encoder
-    encoder, rows, notes = load_encoder('tiny'), [], []
+    encoder, rows, notes = load_encoder('tiny', device=DEVICE), [], []
 
     def cut(path):
         y, _ = librosa.load(path, sr=22050, mono=True)
@@ -385,16 +407,16 @@ def pipeline() -> dict:
     from album_gan.models.backbone import load_backbone, make_scheduler
     from album_gan.models.conditioner import MusicConditioner
     from album_gan.models.pipeline import AlbumCoverPipeline
-    plain, backbone = load_backbone('tiny'), load_backbone('tiny')
+    plain, backbone = load_backbone('tiny', device=DEVICE), load_backbone('tiny', device=DEVICE)
     scheduler = lambda name: make_scheduler(name, plain.scheduler.config)
     usual = StableDiffusionPipeline(**plain.components | dict(scheduler=scheduler('ddpm')), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
-    conditioner = MusicConditioner.from_pretrained(package_weights('conditioner')).eval().requires_grad_(False)
+    conditioner = MusicConditioner.from_pretrained(package_weights('conditioner')).to(DEVICE).eval().requires_grad_(False)
     pipe = AlbumCoverPipeline.from_backbone(backbone, conditioner, scheduler='ddpm')
     for p in (usual, pipe): p.set_progress_bar_config(disable=True)
     steps, rows = size(30, 3), []
     for n in (1, 16):
         prompts = ['Create an album cover for the album Silver Moon. The genre is Jazz.']*n
-        latents, music = torch.randn(n, *backbone.latent_shape), torch.randn(n, 134, conditioner.config.embed_dim)
+        latents, music = torch.randn(n, *backbone.latent_shape, device=DEVICE), torch.randn(n, 134, conditioner.config.embed_dim, device=DEVICE)
         given = dict(num_inference_steps=steps, latents=latents, output_type='pt')
         ours = lambda text, heard: pipe(prompts, audio=music if heard else None, guidance_text=text, guidance_music=heard, generator=torch.Generator().manual_seed(0), **given).images
         theirs = lambda: usual(prompts, guidance_scale=2.0, generator=torch.Generator().manual_seed(0), **given).images
@@ -419,7 +441,7 @@ def solvers() -> dict:
     from album_gan.experiments.runs import Painting, paint
     from album_gan.models.backbone import load_backbone
     from album_gan.models.pipeline import AlbumCoverPipeline
-    n, extractor, backbone = size(256, 8), CoverFeatures(), load_backbone('tiny')
+    n, extractor, backbone = size(256, 8), CoverFeatures(), load_backbone('tiny', device=DEVICE)
     albums = [demo_album(i, 13) for i in range(2*n)] # a world that nothing was trained on
     drawn = features_of([cover_image(a.sleeve, backbone.resolution) for a in albums], extractor)
     albums, real, spare = albums[:n], drawn[:n], drawn[n:]
@@ -427,9 +449,9 @@ def solvers() -> dict:
     for name, steps in (('dpm++', 15), ('dpm++', 20), ('pndm', 50), ('ddpm', 30)):
         pipe = AlbumCoverPipeline.from_backbone(backbone, scheduler=name)
         pipe.set_progress_bar_config(disable=True)
-        start = time.perf_counter()
+        start = clock()
         painted = paint(pipe, [a.prompt for a in albums], None, [a.album_id for a in albums], Painting(name, size(steps, 2)))
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             found[f'{name} {steps}'] = fid_kid(real, features_of(painted, extractor)) | dict(scheduler=name, steps=steps, seconds=seconds)
@@ -468,50 +490,61 @@ def grow(folder: str, out: str) -> dict:
     from album_gan.models.backbone import load_backbone
     with Memory() as memory:
         backbone = load_backbone('tiny')
-        start = time.perf_counter()
+        start = clock()
         prepared = prepare(folder, backbone, 'tiny', test=0, out=out)
-        ready, steps = time.perf_counter(), -(-len(prepared.rows)//16)
+        ready, steps = clock(), -(-len(prepared.rows)//16)
         train(prepared, backbone, TrainConfig.make(max_steps=steps), Path(out)/'run', checkpoint_every=10**6)
-        done = time.perf_counter()
+        done = clock()
     written = sorted(f.stat().st_mtime for f in prepared.folder.glob('shard-*.json'))[:len(prepared.rows)//64]
     return dict(album_s=[(b - a)/64 for a, b in pairwise(written)] or [(ready - start)/len(prepared.rows)], step_s=(done - ready)/steps, albums=len(prepared.rows), dataset_mib=sum(f.stat().st_size for f in prepared.folder.glob('*.arrow'))/2**20, **memory.said())
 
 
-def processes() -> dict:
-    "Training steps a second, batch 16: two processes with one thread each / one process with two threads"
-    n = size(256, 16)
-    backbone, prepared = tiny(n)
-    given = dict(folder=str(prepared.albums), out=str(prepared.folder.parent), steps=size(20, 2))
-    start = lambda threads: subprocess.Popen(_command('steps', given), env=_environment(threads), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1)
-
-    def ready(workers):
-        for w in workers:
+class Workers:
+    "Training processes that wait, without computing, until they are told to go on for some steps."
+    def __init__(self, prepared, batch_size: int, steps: int, threads: int, n: int = 1, together: bool = False):
+        given = dict(folder=str(prepared.albums), out=str(prepared.folder.parent), batch_size=batch_size, steps=steps)
+        port = str(free_port())
+        place = lambda i: dict(RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE=str(n), LOCAL_WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port) if together else {}
+        self.all = [subprocess.Popen(_command('steps', given), env=_environment(threads) | place(i), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1) for i in range(n)]
+    def __enter__(self): self._ready(); return self
+    def __exit__(self, *_):
+        for w in self.all: w.kill(); w.wait()
+    def __call__(self):
+        for w in self.all: w.stdin.write('go\n'); w.stdin.flush()
+        self._ready()
+    def _ready(self):
+        for w in self.all:
             while (line := w.stdout.readline()) != 'ready\n':
                 if not line: raise RuntimeError('a training process ended early')
 
-    def go(workers):
-        for w in workers: w.stdin.write('go\n'); w.stdin.flush()
-        ready(workers)
-    one, two = [start(2)], [start(1), start(1)]
-    try:
-        ready(one + two)
-        taken = turns(size(9, 2), one=lambda: go(one), two=lambda: go(two))
-    finally:
-        for w in one + two: w.stdin.close(); w.wait()
+
+def free_port() -> int:
+    "A port of this machine that nobody uses."
+    import socket
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
+
+
+def processes() -> dict:
+    "Training steps a second, batch 16: two processes with one thread each / one process with two threads"
+    _, prepared = tiny(size(256, 16))
+    with Workers(prepared, 16, size(20, 2), 2) as one, Workers(prepared, 16, size(20, 2), 1, 2) as two:
+        taken = turns(size(9, 2), one=one, two=two)
     return dict(rows=[row('', taken['one'], taken['two'], '≥ 1.2', 2)], notes=['`processes`: idle processes wait for their turn without computing.'])
 
 
-def steps(folder: str, out: str, steps: int) -> None:
+def steps(folder: str, out: str, batch_size: int, steps: int) -> None:
     "Train, `steps` steps each time a line comes in."
+    from album_gan.audio.devices import this_process
     from album_gan.experiments.prepare import prepare
     from album_gan.models.backbone import load_backbone
+    this_process()
     backbone = load_backbone('tiny')
     prepared = prepare(folder, backbone, 'tiny', test=0, out=out)
 
-    def wait(loss):
+    def wait(_):
         print('ready', flush=True)
         if not sys.stdin.readline(): sys.exit()
-    beside_training(backbone, prepared, 16, steps, wait, 10**4)
+    beside_training(backbone, prepared, batch_size, steps, wait, 10**4)
 
 
 def synthesis() -> dict:
@@ -523,19 +556,53 @@ def synthesis() -> dict:
 
 
 # %% real size
+@cache
+def real_size(pixels: int, narrow: int, albums: int) -> tuple[Path, Path]:
+    "Random weights in miniSD's layout, and demo albums."
+    from album_gan.data.demo import demo_folder
+    folder = scratch()/f'miniSD-{pixels}-{narrow}'
+    child('build', folder=str(folder), pixels=pixels, narrow=narrow)
+    return folder, demo_folder(albums, seed=11, seconds=2.0, size=min(pixels, 256), out=scratch()/f'real-{albums}')
+
+
 def real_memory(narrow: int = 1, pixels: int = 256, albums: int = 8, batch: int = 4) -> dict:
     "Peak memory at real size (miniSD's layout, random weights): preparing and training ours / fine-tuning the whole U-Net in 32 bits (AdamW, activations computed twice), batch 4, two steps"
     from album_gan.audio.devices import fast_dtype
-    from album_gan.data.demo import demo_folder
-    folder, demo, fast = scratch()/'miniSD', demo_folder(albums, seed=11, seconds=2.0, size=min(pixels, 256), out=scratch()/'real'), str(fast_dtype('cpu')).removeprefix('torch.')
-    child('build', folder=str(folder), pixels=pixels, narrow=narrow)
+    (folder, demo), fast = real_size(pixels, narrow, albums), str(fast_dtype(DEVICE)).removeprefix('torch.')
     given = dict(backbone=str(folder), albums=str(demo), batch=batch)
     whole = child('tune_all', **given)
     said = {dtype: child('tune_ours', dtype=dtype, out=str(scratch()/f'real-{dtype}'), **given) for dtype in dict.fromkeys(('float32', fast))}
-    shutil.rmtree(folder)
-    rows = [row(f'ours in {dtype}' + (', the default on this processor' if dtype == fast else ''), [s['peak_mib']], [whole['peak_mib']], '≤ 0.40', said=s, whole=whole) for dtype, s in said.items()]
-    return dict(rows=rows, notes=[f"`real_memory`: {'; '.join(f'''{s['peak_mib']/1024:.2f} GiB in {dtype} ({s['own_mib']/1024:.2f} without pages of files)''' for dtype, s in said.items())}; "
-                                  f"the whole U-Net of {whole['millions']:.0f} M weights {whole['peak_mib']/1024:.2f} GiB ({whole['own_mib']/1024:.2f}). One run each."])
+    key, besides = ('gpu_mib', 'peak_mib', ) if DEVICE == 'cuda' else ('peak_mib', 'own_mib')
+    rest = 'of the processor\'s memory' if DEVICE == 'cuda' else 'without pages of files'
+    rows = [row(f'ours in {dtype}' + (', the default on this hardware' if dtype == fast else ''), [s[key]], [whole[key]], '≤ 0.40', said=s, whole=whole) for dtype, s in said.items()]
+    return dict(rows=rows, notes=[f"`real_memory`: {'; '.join(f'''{s[key]/1024:.2f} GiB in {dtype} ({s[besides]/1024:.2f} {rest})''' for dtype, s in said.items())}; "
+                                  f"the whole U-Net of {whole['millions']:.0f} M weights {whole[key]/1024:.2f} GiB ({whole[besides]/1024:.2f}). One run each."])
+
+
+def real_training(narrow: int = 1, pixels: int = 256, albums: int = 64, batch: int = 16) -> dict:
+    "Training at real size (miniSD's layout, random weights): a step of ours / a step of a loop after diffusers' train_text_to_image.py, which tunes the whole U-Net and encodes picture and prompt in every step; batch 16, each in a process of its own"
+    folder, demo = real_size(pixels, narrow, albums)
+    given = dict(backbone=str(folder), albums=str(demo), batch=batch, rounds=size(12, 2))
+    theirs = {mixed: child('real_steps', mixed=mixed, **given) for mixed in ('no', 'bf16')}
+    rows, notes = [], []
+    for dtype, checkpointing, mixed in (('float32', False, 'no'), ('bfloat16', False, 'bf16'), ('bfloat16', True, 'bf16')):
+        ours = child('real_steps', dtype=dtype, checkpointing=checkpointing, **given)
+        usual = theirs[mixed]
+        rows.append(row(f"ours in {dtype}{', activations computed twice' if checkpointing else ''}; theirs with --mixed_precision {mixed}", ours['seconds'], usual['seconds'], said=ours, theirs=usual))
+        key = 'gpu_mib' if DEVICE == 'cuda' else 'peak_mib'
+        notes.append(f"`real_training`, {rows[-1]['what']}: {1000*rows[-1]['above']:,.0f} ms a step and {ours[key]/1024:.1f} GiB; theirs {1000*rows[-1]['below']:,.0f} ms and {usual[key]/1024:.1f} GiB.")
+    return dict(rows=rows, notes=notes)
+
+
+def real_paper(narrow: int = 1, pixels: int = 256, albums: int = 8, walked: int = 75) -> dict:
+    "The paper's recipe at real size (miniSD's layout, random weights): one step (an album through 75 steps of DDPM with gradients, activations computed twice) / one denoising step of ours, both at batch 1 and 32 bits"
+    folder, demo = real_size(pixels, narrow, albums)
+    rows, notes = [], []
+    for fusion in ('cross', 'concat'):
+        said = child('paper_steps', fusion=fusion, backbone=str(folder), albums=str(demo), walked=size(walked, 3))
+        rows.append(row(fusion, [said['paper']], [said['ours']], said=said))
+        notes.append(f"`real_paper`, {fusion}: {said['paper']:.1f} s a step, {said.get('gpu_mib', said['peak_mib'])/1024:.1f} GiB at the peak.")
+    return dict(rows=rows, notes=notes)
 
 
 def build(folder: str, pixels: int, narrow: int) -> dict:
@@ -552,7 +619,7 @@ def tune_ours(backbone: str, albums: str, batch: int, dtype: str, out: str) -> d
     from album_gan.experiments.training import TrainConfig, train
     from album_gan.models.backbone import load_backbone
     with Memory() as memory:
-        loaded = load_backbone(backbone, dtype=dtype)
+        loaded = load_backbone(backbone, dtype=dtype, device=DEVICE)
         prepared = prepare(albums, loaded, 'tiny', test=0, out=out)
         train(prepared, loaded, TrainConfig.make(batch_size=batch, max_steps=2), Path(out)/'run')
     return memory.said()
@@ -564,14 +631,14 @@ def tune_all(backbone: str, albums: str, batch: int) -> dict:
     from album_gan.experiments.prepare import _cover_tensor
     from album_gan.models.backbone import encode_covers, encode_prompts, load_backbone, make_scheduler
     with Memory() as memory:
-        loaded = load_backbone(backbone, dtype='float32', checkpointing=True)
+        loaded = load_backbone(backbone, dtype='float32', device=DEVICE, checkpointing=True)
         table, schedule = read_albums(albums).iloc[:batch], make_scheduler('ddpm', loaded.scheduler.config)
         unet = loaded.unet.train().requires_grad_(True)
         optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-5)
         for _ in range(2):
             latents = encode_covers(loaded, torch.stack([_cover_tensor(Path(albums)/c, loaded.resolution) for c in table.cover]))
             text = encode_prompts(loaded, [f'Create an album cover for the album {a}. The genre is {g}.' for a, g in zip(table.album, table.genre)])
-            batch_of = noised(dict(latents=latents))
+            batch_of = there(noised(dict(latents=latents.cpu())))
             predicted = unet(schedule.add_noise(latents, batch_of['noise'], batch_of['timesteps']), batch_of['timesteps'], encoder_hidden_states=text).sample
             F.mse_loss(predicted, batch_of['noise']).backward()
             torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -579,10 +646,46 @@ def tune_all(backbone: str, albums: str, batch: int) -> dict:
     return dict(memory.said(), millions=sum(p.numel() for p in unet.parameters())/1e6)
 
 
+def real_steps(backbone: str, albums: str, batch: int, rounds: int, dtype: str = '', checkpointing: bool = False, mixed: str = '') -> dict:
+    "Seconds of steps: of `train` in `dtype`, or of the script with `mixed` precision."
+    from album_gan.experiments.prepare import prepare
+    from album_gan.models.backbone import load_backbone
+    with Memory() as memory:
+        loaded = load_backbone(backbone, dtype=dtype or 'float32', device=DEVICE, checkpointing=checkpointing)
+        prepared = prepare(albums, loaded, 'tiny', test=0, out=scratch()/'real')
+        if dtype: seconds, _ = beside_training(loaded, prepared, batch, 1, lambda _: None, rounds)
+        else:
+            epoch, n = diffusers_loop(loaded, prepared, pictures(prepared, loaded.resolution), batch, True, mixed), len(prepared.rows)//batch
+            for part in (loaded.vae, loaded.text_encoder): part.to(torch.bfloat16 if mixed == 'bf16' else torch.float32)
+            seconds = [s/n for s in turns(max(2, rounds//n), theirs=epoch)['theirs'] for _ in range(n)][:rounds]
+    return dict(memory.said(), seconds=seconds)
+
+
+def paper_steps(fusion: str, backbone: str, albums: str, walked: int) -> dict:
+    "Seconds of one step of the paper's recipe, and of one of ours with the same fusion."
+    from album_gan.experiments.paper import PixelLoss
+    from album_gan.experiments.prepare import prepare
+    from album_gan.experiments.training import DenoisingLoss, TrainConfig
+    from album_gan.models.backbone import load_backbone
+    with Memory() as memory:
+        loaded = load_backbone(backbone, dtype='float32', device=DEVICE, checkpointing=False)
+        prepared = prepare(albums, loaded, 'tiny', test=0, out=scratch()/'real')
+        ours = stepper(loaded, prepared, DenoisingLoss, TrainConfig.make(fusion=fusion, batch_size=1), 1, 1)
+        paper = stepper(loaded, prepared, PixelLoss, TrainConfig.make('paper', fusion=fusion), 1, walked)
+        seconds = {}
+        for name, step in (('ours', ours), ('paper', paper)):
+            if name == 'ours': step()
+            start = clock()
+            step()
+            seconds[name] = clock() - start
+    return dict(memory.said(), **seconds)
+
+
 # %% the page
-BENCHMARKS = {f.__name__: f for f in (step_overhead, epoch, compiling, paper_step, real_memory, embedding, pipeline, solvers, growth, processes, synthesis)}
-WHEN_ASKED = {'real_memory'} # minutes and many gigabytes
-CHILDREN = {f.__name__: f for f in (grow, steps, build, tune_ours, tune_all)}
+BENCHMARKS = {f.__name__: f for f in (step_overhead, epoch, compiling, paper_step, real_memory, real_training, real_paper, embedding, pipeline, solvers, growth, processes, synthesis)}
+REAL = {'real_memory', 'real_training', 'real_paper'} # minutes and many gigabytes
+WHEN_ASKED = REAL | ({'growth', 'processes', 'synthesis'} if DEVICE == 'cuda' else set())
+CHILDREN = {f.__name__: f for f in (grow, steps, build, tune_ours, tune_all, real_steps, paper_steps)}
 
 
 def line(what: str, r: dict | None = None) -> str:
@@ -599,7 +702,7 @@ def markdown(results: dict) -> str:
     machines = sorted({r['machine'] for r in found.values()})
     busy = {n: r['busy_elsewhere'] for n, r in found.items()}
     noisy = [f'`{n}` ({b:.0%})' for n, b in busy.items() if b > 0.1]
-    lines = ['# Speed and memory', '', f"Made by `python benchmarks/run.py` on {'; '.join(machines)}. Every ratio is what stands before the stroke / what stands behind it: the median of the rounds, run turn and turn about, ± half the "
+    lines = ['# Speed and memory' + (' on a GPU' if DEVICE == 'cuda' else ''), '', f"Made by `python benchmarks/run.py` on {'; '.join(machines)}. Every ratio is what stands before the stroke / what stands behind it: the median of the rounds, run turn and turn about, ± half the "
              "interquartile range. *Kept* compares that median with the bound. Albums and songs are synthetic.", '', '| what | ratio ± | rounds | bound | kept? |', '|---|---|--:|---|---|']
     for n, r in found.items():
         doc, rows = f'**{BENCHMARKS[n].__doc__.strip()}**', r['rows']
@@ -608,7 +711,8 @@ def markdown(results: dict) -> str:
     lines += ['', '## Remarks', '', *(f'- {note}' for r in found.values() for note in r['notes']),
               f"- Noise: before each benchmark other work kept {min(busy.values()):.0%} to {max(busy.values()):.0%} of the processors busy" + (f"; more than a tenth before {', '.join(noisy)}, whose numbers are rough." if noisy else '.'),
               '- The same ratio moves by up to 5 % from one run to the next, more than the spread within a run tells.',
-              '- Not measured: a GPU, for there is none at hand; there the loader has less time per step, and the two `.item()` a step of diffusers\' loop cost more than here. Nor more than the cores named above, a cold cache of the disk, or other operating systems.']
+              '- Not measured: several GPUs, networks in 16 bits other than the large frozen one, other operating systems.' if DEVICE == 'cuda' else
+              '- A GPU has a page of its own, `results/gpu/benchmarks.md`, made by the same script. Not measured: other processors than those named above, a cold cache of the disk, other operating systems.']
     if missing := [f'`{n}`' for n in BENCHMARKS if n not in found]: lines.append(f"- Not run yet: {', '.join(missing)}.")
     return '\n'.join(lines) + '\n'
 
@@ -622,18 +726,19 @@ def main() -> None:
     args = parser.parse_args()
     if args.child: return print(json.dumps(CHILDREN[args.child[0]](**json.loads(args.child[1]))))
     if unknown := set(args.names) - set(BENCHMARKS): sys.exit(f"There is no benchmark called {', '.join(sorted(unknown))}; choose from: {', '.join(BENCHMARKS)}.")
-    file = HERE/'results.json'
+    file = PAGE.with_suffix('.json')
     results = json.loads(file.read_text(encoding='utf-8')) if file.exists() else {'benchmarks': {}}
-    machine = f"{len(os.sched_getaffinity(0))} cores of {processor()} with {torch.backends.cpu.get_cpu_capability()} ({torch.get_num_threads()} threads), Python {platform.python_version()}, torch {torch.__version__}"
+    machine = f"{torch.cuda.get_device_name() + ', ' if DEVICE == 'cuda' else ''}{len(os.sched_getaffinity(0))} cores of {processor()} with {torch.backends.cpu.get_cpu_capability()} ({torch.get_num_threads()} threads), Python {platform.python_version()}, torch {torch.__version__}"
     for name in args.names or [n for n in BENCHMARKS if n not in WHEN_ASKED]:
-        busy, start = psutil.cpu_percent(2.0)/100, time.perf_counter()
-        made = BENCHMARKS[name](**dict(narrow=8, pixels=64, albums=2, batch=2) if SMALL and name == 'real_memory' else {})
-        results['benchmarks'][name] = made | dict(machine=machine, busy_elsewhere=busy, took_s=round(time.perf_counter() - start, 1))
+        busy, start = psutil.cpu_percent(2.0)/100, clock()
+        made = BENCHMARKS[name](**dict(narrow=8, pixels=64, albums=2, **({} if name == 'real_paper' else dict(batch=2))) if SMALL and name in REAL else {})
+        results['benchmarks'][name] = made | dict(machine=machine, busy_elsewhere=busy, took_s=round(clock() - start, 1))
         for r in made['rows']: print(line(f"{name} {r['what']}", r), flush=True)
-        print('\n'.join(made.get('table', []) + [f'- {n}' for n in made['notes']] + [f"  {name} took {time.perf_counter() - start:.0f} s; before, other work kept {busy:.0%} of the processors busy"]), flush=True)
+        print('\n'.join(made.get('table', []) + [f'- {n}' for n in made['notes']] + [f"  {name} took {clock() - start:.0f} s; before, other work kept {busy:.0%} of the processors busy"]), flush=True)
         if SMALL: continue
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(results, indent=1, default=float) + '\n', encoding='utf-8')
-        (HERE/'results.md').write_text(markdown(results), encoding='utf-8')
+        PAGE.write_text(markdown(results), encoding='utf-8')
     if SMALL: print(markdown(results))
 
 

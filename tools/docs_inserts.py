@@ -99,9 +99,9 @@ def runs(site) -> str:
 
 
 def benchmarks(site) -> str:
-    "Every report in benchmarks/, one section each."
+    "Every report in benchmarks/, and what was measured on a GPU, in results/gpu/; one section each."
     parts = []
-    for path in sorted((site.root/'benchmarks').glob('*.md')):
+    for path in [*sorted((site.root/'benchmarks').glob('*.md')), *sorted((site.root/'results'/'gpu').glob('*.md'))]:
         text = demoted(site.words(path.read_text(encoding='utf-8'), path))
         if not text.startswith('## '): text = f'## {path.stem}\n\n{text}'
         data = path.with_suffix('.json')
@@ -225,10 +225,10 @@ def weights(site) -> str:
 
 
 def prices(site) -> str:
-    "What real-size models take, from benchmarks/real_size."
-    path = site.root/'benchmarks'/'real_size.md'
-    if not path.is_file(): return '*Not measured in this checkout yet: `python benchmarks/real_size.py` does.*'
-    return demoted(demoted(site.words(path.read_text(encoding='utf-8'), path)))
+    "What real-size models take, on a processor and on a GPU."
+    found = [p for p in (site.root/'benchmarks'/'real_size.md', site.root/'results'/'gpu'/'real_size.md') if p.is_file()]
+    if not found: return '*Not measured in this checkout yet: `python benchmarks/real_size.py` does.*'
+    return '\n\n'.join(demoted(demoted(site.words(p.read_text(encoding='utf-8'), p))).rstrip() for p in found)
 
 
 INSERTS = {f.__name__: f for f in (showcase, scores, figures, runs, benchmarks, cards, facts, services, options, verbs, chapters, contents, environment, weights, prices)}
