@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['RECIPES', 'LOSSES', 'OPTIMIZERS', 'TrainConfig', 'DenoisingLoss', 'step_indices', 'fold', 'learning_rate',
            'draw_timesteps', 'vary_music', 'save_checkpoint', 'load_checkpoint', 'finish_step', 'compiled',
-           'check_training', 'new_conditioner', 'train']
+           'check_training', 'made_ahead', 'new_conditioner', 'train']
 
 # %% ../../nbs/experiments/20_training.ipynb #e8ba27c0
 import json, math, os, shutil, signal, threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -243,6 +244,23 @@ def check_training(config: TrainConfig, # the recipe
     if torch_compile and torch_compile not in (there := torch.compiler.list_backends(exclude_tags=())):
         raise AlbumGanError(f"torch.compile has no backend {torch_compile!r}; choose one of: {', '.join(there)}.")
 
+# %% ../../nbs/experiments/20_training.ipynb #5a1c0e97
+def made_ahead(make: Callable, # step -> its batch, name -> tensor
+               steps: range, # which
+               device: torch.device, # where they are going
+               background: bool | None = None, # make the next one while this one is used; None: where that costs no core that computes, on a GPU
+              ): # yields the batches in their order
+    "The batches of a training, for a GPU in memory that it can fetch by itself."
+    if background is None: background = device.type != "cpu"
+    if not background: yield from map(make, steps); return
+    ready = (lambda s: {k: v.pin_memory() for k, v in make(s).items()}) if device.type == "cuda" else make
+    with ThreadPoolExecutor(1, "batches") as reader:
+        coming = None
+        for step in steps:
+            batch = (coming or reader.submit(ready, step)).result()
+            coming = reader.submit(ready, step + 1) if step + 1 in steps else None
+            yield batch
+
 # %% ../../nbs/experiments/20_training.ipynb #9b05e929
 def new_conditioner(config: TrainConfig, # fusion, num_tokens, residual, seed
                     backbone: Backbone, # whose U-Net it is for
@@ -321,17 +339,18 @@ def train(prepared: Prepared, # the dataset
             if average: tensors["average"] = {str(i): p for i, p in enumerate(average.shadow_params)}
             save_checkpoint(checkpoints, len(history), tensors, history)
             with atomic_path(run/"loss.csv") as part: pd.DataFrame(history).to_csv(part, index=False)
+        def make(step):
+            chance = torch.Generator().manual_seed(fold(config.seed, step, 2))
+            picked = rows[step_indices(step, config.batch_size, len(rows), config.seed).numpy()]
+            batch = prepared.batch(picked)
+            batch["noise"] = torch.randn(batch["latents"].shape, generator=chance)
+            batch["timesteps"] = draw_timesteps(config.batch_size, backbone.scheduler.config.num_train_timesteps, config.min_noise, chance)
+            if config.music_noise and conditioner.adapter is not None: batch["music"] = vary_music(batch["music"], spread, config.music_noise, chance)
+            batch["text"] = torch.where(torch.rand((config.batch_size, 1, 1), generator=chance) < config.drop_text, empty, batch["text"])
+            return batch | plain.more(prepared, picked, chance)
         bar = progress(range(len(history), config.max_steps), f"training {config.fusion}", initial=len(history), total=config.max_steps)
         with compiled(backbone.unet, torch_compile), finish_step() if state.num_processes == 1 else nullcontext([]) as pressed: # several processes could stop at different steps
-            for step in bar:
-                chance = torch.Generator().manual_seed(fold(config.seed, step, 2))
-                picked = rows[step_indices(step, config.batch_size, len(rows), config.seed).numpy()]
-                batch = prepared.batch(picked)
-                batch["noise"] = torch.randn(batch["latents"].shape, generator=chance)
-                batch["timesteps"] = draw_timesteps(config.batch_size, backbone.scheduler.config.num_train_timesteps, config.min_noise, chance)
-                if config.music_noise and conditioner.adapter is not None: batch["music"] = vary_music(batch["music"], spread, config.music_noise, chance)
-                batch["text"] = torch.where(torch.rand((config.batch_size, 1, 1), generator=chance) < config.drop_text, empty, batch["text"])
-                batch.update(plain.more(prepared, picked, chance))
+            for step, batch in zip(bar, made_ahead(make, range(len(history), config.max_steps), accelerator.device)):
                 for group, peak in zip(optimizer.param_groups, peaks): group["lr"] = peak*learning_rate(step, config)
                 loss = loss_of(**{k: v[share].to(accelerator.device, non_blocking=True) for k, v in batch.items()})
                 accelerator.backward(loss)
