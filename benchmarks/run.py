@@ -291,9 +291,6 @@ def epoch() -> dict:
             theirs = diffusers_loop(tiny(size(256, 16))[0] if compiler else backbone, prepared, folder, batch, whole) # a U-Net is compiled in place
             ours, usual = beside_training(backbone, prepared, batch, n//batch, lambda _: theirs(), size(9, 2), torch_compile=compiler)
             rows.append(row(f'{side}-pixel PNG files, {name}', ours, usual, bound, albums=n))
-            if DEVICE == 'cpu' and not compiler: # on the same cores, and the same batch: each process takes half of it
-                with Workers(prepared, batch, n//batch, 1, 2, together=True) as two: taken = turns(size(9, 2), two=two, theirs=theirs)
-                rows.append(row(f'{side}-pixel PNG files, {name}, ours with `processes=2`, one thread each', taken['two'], taken['theirs'], bound, albums=n))
             if whole or compiler: continue
             start = clock()
             for first in range(0, n, 64):
@@ -501,11 +498,9 @@ def grow(folder: str, out: str) -> dict:
 
 class Workers:
     "Training processes that wait, without computing, until they are told to go on for some steps."
-    def __init__(self, prepared, batch_size: int, steps: int, threads: int, n: int = 1, together: bool = False):
-        given = dict(folder=str(prepared.albums), out=str(prepared.folder.parent), batch_size=batch_size, steps=steps)
-        port = str(free_port())
-        place = lambda i: dict(RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE=str(n), LOCAL_WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port) if together else {}
-        self.all = [subprocess.Popen(_command('steps', given), env=_environment(threads) | place(i), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1) for i in range(n)]
+    def __init__(self, prepared, steps: int, threads: int, n: int = 1):
+        given = dict(folder=str(prepared.albums), out=str(prepared.folder.parent), steps=steps)
+        self.all = [subprocess.Popen(_command('steps', given), env=_environment(threads), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1) for _ in range(n)]
     def __enter__(self): self._ready(); return self
     def __exit__(self, *_):
         for w in self.all: w.kill(); w.wait()
@@ -518,33 +513,25 @@ class Workers:
                 if not line: raise RuntimeError('a training process ended early')
 
 
-def free_port() -> int:
-    "A port of this machine that nobody uses."
-    import socket
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
-
-
 def processes() -> dict:
     "Training steps a second, batch 16: two processes with one thread each / one process with two threads"
     _, prepared = tiny(size(256, 16))
-    with Workers(prepared, 16, size(20, 2), 2) as one, Workers(prepared, 16, size(20, 2), 1, 2) as two:
+    with Workers(prepared, size(20, 2), 2) as one, Workers(prepared, size(20, 2), 1, 2) as two:
         taken = turns(size(9, 2), one=one, two=two)
     return dict(rows=[row('', taken['one'], taken['two'], '≥ 1.2', 2)], notes=['`processes`: idle processes wait for their turn without computing.'])
 
 
-def steps(folder: str, out: str, batch_size: int, steps: int) -> None:
+def steps(folder: str, out: str, steps: int) -> None:
     "Train, `steps` steps each time a line comes in."
-    from album_gan.audio.devices import this_process
     from album_gan.experiments.prepare import prepare
     from album_gan.models.backbone import load_backbone
-    this_process()
     backbone = load_backbone('tiny')
     prepared = prepare(folder, backbone, 'tiny', test=0, out=out)
 
     def wait(_):
         print('ready', flush=True)
         if not sys.stdin.readline(): sys.exit()
-    beside_training(backbone, prepared, batch_size, steps, wait, 10**4)
+    beside_training(backbone, prepared, 16, steps, wait, 10**4)
 
 
 def synthesis() -> dict:
