@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import butter, sosfilt
 
 from .core import AlbumGanError
 
@@ -324,6 +323,7 @@ def render_song(factors: MusicFactors,     # what the song shall be like
     drive = np.float32(0.15 + 0.55 * factors.energy)
     mix = np.tanh(drive * mix) / drive
     cutoff = 600.0 * 15.0 ** factors.brightness
+    from scipy.signal import butter, sosfilt  # takes two seconds to import, which most processes need not spend
     mix = sosfilt(butter(2, min(cutoff, 0.45 * sample_rate), fs=sample_rate, output="sos"), mix)
     loud = (0.055 + 0.145 * factors.energy) * style.mix["master"]
     mix *= loud / (np.sqrt(np.mean(mix ** 2)) + 1e-9)
