@@ -1,7 +1,7 @@
 """Kill a short training again and again, at random moments, and see whether it ends with the weights of one left in peace.
 
     python tests/kill_often.py            # 100 kills, then `killed 100 times: same weights`
-    python tests/kill_often.py --disk-full --kills 8  # what tests/test_kills.py does
+    python tests/kill_often.py --disk-full --kills 8 --steps 16  # what tests/test_kills.py does
 
 Every training is a fork of one process that has everything loaded, and saves at every step, so that many of the kills fall into
 the middle of a save; the last one is killed once more, with a checkpoint saved, and goes on in a process of its own, as a user's
@@ -21,10 +21,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-STEPS = 30
-
-
-def setting(folder: Path):
+def setting(folder: Path, steps: int):
     "Six albums and the function that trains on them."
     from album_gan.data.demo import demo_folder
     from album_gan.experiments.prepare import prepare
@@ -32,7 +29,7 @@ def setting(folder: Path):
     from album_gan.models.backbone import load_backbone
     backbone = load_backbone('tiny')
     prepared = prepare(demo_folder(6, seed=5, seconds=6.0, out=folder/'albums', workers=1), backbone, 'tiny', out=folder)
-    config = TrainConfig.make(fusion='gated', max_steps=STEPS, batch_size=2)
+    config = TrainConfig.make(fusion='gated', max_steps=steps, batch_size=2)
     return lambda run: train(prepared, backbone, config, run, checkpoint_every=1)
 
 
@@ -56,6 +53,7 @@ def same(a: Path, b: Path) -> bool:
 def main() -> int:
     parse = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parse.add_argument('--kills', type=int, help='how many; 100, or none with --disk-full')
+    parse.add_argument('--steps', type=int, default=30, help='of each training, with a checkpoint after each')
     parse.add_argument('--seed', type=int, default=0)
     parse.add_argument('--disk-full', action='store_true', help='a full disk')
     parse.add_argument('--go-on', type=Path, nargs=2, help=argparse.SUPPRESS)
@@ -64,11 +62,11 @@ def main() -> int:
     os.environ['IN_TEST'] = '1'
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # a fork must not inherit a lock that a thread holds
-    if args.go_on: setting(args.go_on[0])(args.go_on[1]); return 0
+    if args.go_on: setting(args.go_on[0], args.steps)(args.go_on[1]); return 0
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        train = setting(folder)
+        train = setting(folder, args.steps)
         begin = time.time()
         assert os.waitpid(child(lambda: train(folder/'whole')), 0)[1] == 0, 'the undisturbed training failed'
         usual = time.time() - begin
@@ -104,9 +102,9 @@ def main() -> int:
                 while not saved() and not os.waitpid(pid, os.WNOHANG)[0]: time.sleep(0.01)
                 os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
                 assert saved() and not (run/'weights').exists()
-                subprocess.run([sys.executable, __file__, '--go-on', str(folder), str(run)], check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                subprocess.run([sys.executable, __file__, '--steps', str(args.steps), '--go-on', str(folder), str(run)], check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             assert same(folder/'whole', run), f'{run.name} ended with other weights'
-        if kills: print(f'killed {killed} times in {runs} runs of {STEPS} steps: same weights')
+        if kills: print(f'killed {killed} times in {runs} runs of {args.steps} steps: same weights')
     return 0
 
 

@@ -13,7 +13,7 @@ ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'ALBUM_GAN_DATA': ''}
 @pytest.fixture(scope='module')
 def said():
     "What a full disk and eight kills led to, all beside one undisturbed training."
-    done = subprocess.run([sys.executable, str(HERE/'kill_often.py'), '--disk-full', '--kills', '8'], env=ENV, cwd=HERE.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(HERE/'kill_often.py'), '--disk-full', '--kills', '8', '--steps', '16'], env=ENV, cwd=HERE.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

@@ -78,8 +78,9 @@ def test_sixteen_bits(folder):
         b.unet(x, t, encoder_hidden_states=text, cross_attention_kwargs=kwargs).sample.float().square().mean().backward()
         grads.append(torch.cat([p.grad.flatten() for p in c.parameters()]))
     assert torch.cosine_similarity(*grads, dim=0) > 0.97
+    half = untrained_backbone('sd1', 64, narrow=8, dtype='bfloat16')  # many processors only pretend to count in 16 bits, and take seconds for a large picture
     image = AlbumCoverPipeline.from_backbone(half, gated(half)).__call__('a cover', audio=torch.randn(20, 16), num_inference_steps=2, output_type='np').images
-    assert image.shape == (1, 256, 256, 3)
+    assert image.shape == (1, 64, 64, 3)
 
 
 def test_checkpointing_changes_no_gradient(folder):
