@@ -1,6 +1,6 @@
 """Speed and memory as ratios: ours beside a named reference, on this machine, turn and turn about.
 
-    python benchmarks/run.py                    # all but real_memory, half an hour; writes benchmarks/results.json and results.md
+    python benchmarks/run.py                    # all but those at real size, an hour; writes benchmarks/results.json and results.md
     python benchmarks/run.py pipeline solvers   # only these; what was measured before stays
     python benchmarks/run.py real_memory        # builds random weights in miniSD's layout (4 GB on disk), takes 17 GB of memory
     python benchmarks/run.py --miniature        # everything very small, to see that it works; writes nothing
@@ -559,11 +559,11 @@ def real_memory(narrow: int = 1, pixels: int = 256, albums: int = 8, batch: int 
     given = dict(backbone=str(folder), albums=str(demo), batch=batch)
     whole = child('tune_all', **given)
     said = {dtype: child('tune_ours', dtype=dtype, out=str(scratch()/f'real-{dtype}'), **given) for dtype in dict.fromkeys(('float32', fast))}
-    key, besides = ('gpu_mib', 'peak_mib', ) if DEVICE == 'cuda' else ('peak_mib', 'own_mib')
-    rest = 'of the processor\'s memory' if DEVICE == 'cuda' else 'without pages of files'
+    key, besides, rest = ('gpu_mib', 'peak_mib', "of the processor's memory") if DEVICE == 'cuda' else ('peak_mib', 'own_mib', 'without pages of files')
+    gib = lambda s: f'{s[key]/1024:.2f} GiB'
     rows = [row(f'ours in {dtype}' + (', the default on this hardware' if dtype == fast else ''), [s[key]], [whole[key]], '≤ 0.40', said=s, whole=whole) for dtype, s in said.items()]
-    return dict(rows=rows, notes=[f"`real_memory`: {'; '.join(f'''{s[key]/1024:.2f} GiB in {dtype} ({s[besides]/1024:.2f} {rest})''' for dtype, s in said.items())}; "
-                                  f"the whole U-Net of {whole['millions']:.0f} M weights {whole[key]/1024:.2f} GiB ({whole[besides]/1024:.2f}). One run each."])
+    each = [f"{gib(s)} in {dtype} ({s[besides]/1024:.2f} {rest})" for dtype, s in said.items()]
+    return dict(rows=rows, notes=[f"`real_memory`: {'; '.join(each)}; the whole U-Net of {whole['millions']:.0f} M weights {gib(whole)} ({whole[besides]/1024:.2f}). One run each."])
 
 
 def real_training(narrow: int = 1, pixels: int = 256, albums: int = 64, batch: int = 16) -> dict:
@@ -707,7 +707,7 @@ def markdown(results: dict) -> str:
 def main() -> None:
     "Run what is asked for and write it down."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('names', nargs='*', metavar='name', help=f"which: {', '.join(BENCHMARKS)}; without names all but {', '.join(WHEN_ASKED)}")
+    parser.add_argument('names', nargs='*', metavar='name', help=f"which: {', '.join(BENCHMARKS)}; without names all but {', '.join(sorted(WHEN_ASKED))}")
     parser.add_argument('--miniature', action='store_true', help='everything very small; writes nothing')
     parser.add_argument('--child', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
