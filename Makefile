@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 FLAGS  ?=
-# where this is set, every process that a test starts compiles the library anew
+# where this is set, every process that a test starts compiles all it imports anew (pip compiles nothing: most of it is never imported)
 unexport PYTHONDONTWRITEBYTECODE
 # one thread each: sums of untrained code books choose other codes with more; three workers, since many tests wait for something
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests </dev/null
@@ -28,9 +28,6 @@ $(READY): settings.ini setup.py constraints.txt tools/papermill_launcher.py
 	$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off --no-compile -c constraints.txt -e '.[dev]'
 	@# Two encoders whose packages ask for far more than is used of them (TensorFlow; Unidecode, GPL); tests skip without.
 	-$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --no-compile --no-deps musicnn==0.1.0 jukebox-infer==0.1.2
-	@# Bytecode in one go on all cores, which pip would write on one; without it each process compiles 5,000 modules. What is left
-	@# out is hardly used, two fifths of all code, and is compiled when it is.
-	@$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|transformers/models|diffusers/pipelines|pip|setuptools|sqlalchemy|numba|debugpy|networkx)/' $(VENV)/lib || true
 	@$(BIN)/python tools/papermill_launcher.py
 	@touch $(READY)
 	@echo "Ready. Next: make demo, or: source $(BIN)/activate"
