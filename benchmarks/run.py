@@ -503,7 +503,8 @@ class Workers:
         self.all = [subprocess.Popen(_command('steps', given), env=_environment(threads), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1) for _ in range(n)]
     def __enter__(self): self._ready(); return self
     def __exit__(self, *_):
-        for w in self.all: w.kill(); w.wait()
+        for w in self.all: w.stdin.close() # at its next turn it ends, and takes its scratch folder with it
+        for w in self.all: w.wait()
     def __call__(self):
         for w in self.all: w.stdin.write('go\n'); w.stdin.flush()
         self._ready()
