@@ -289,8 +289,9 @@ def epoch() -> dict:
     for side, bound in ((64, '≤ 0.55'), (300, '≤ 0.38')):
         backbone, prepared = tiny(size(256, 16))
         folder, n = pictures(prepared, side), len(prepared.rows)
-        for whole, compiler, name in ((False, '', 'theirs trains our conditioner'), (True, '', 'theirs trains the whole U-Net, as the script does'),
-                                      (False, 'inductor', 'theirs trains our conditioner, ours with `torch_compile=inductor`, its first steps not counted')):
+        kinds = [(False, '', 'theirs trains our conditioner'), (True, '', 'theirs trains the whole U-Net, as the script does'),
+                 (False, 'inductor', 'theirs trains our conditioner, ours with `torch_compile=inductor`, its first steps not counted')]
+        for whole, compiler, name in kinds[:3 if DEVICE == 'cpu' else 2]: # minutes of compiling for each size of picture
             theirs = diffusers_loop(tiny(size(256, 16))[0] if compiler else backbone, prepared, folder, batch, whole) # a U-Net is compiled in place
             ours, usual = beside_training(backbone, prepared, batch, n//batch, lambda _: theirs(), size(9, 2), torch_compile=compiler)
             rows.append(row(f'{side}-pixel PNG files, {name}', ours, usual, bound, albums=n))
@@ -489,7 +490,7 @@ def grow(folder: str, out: str) -> dict:
     from album_gan.experiments.training import TrainConfig, train
     from album_gan.models.backbone import load_backbone
     with Memory() as memory:
-        backbone = load_backbone('tiny')
+        backbone = load_backbone('tiny', device=DEVICE)
         start = clock()
         prepared = prepare(folder, backbone, 'tiny', test=0, out=out)
         ready, steps = clock(), -(-len(prepared.rows)//16)
