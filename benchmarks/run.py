@@ -705,7 +705,8 @@ def markdown(results: dict) -> str:
     for r in found.values(): lines += ['', *r['table']] if r.get('table') else []
     lines += ['', '## Remarks', '', *(f'- {note}' for r in found.values() for note in r['notes']),
               f"- Noise: before each benchmark other work kept {min(busy.values()):.0%} to {max(busy.values()):.0%} of the processors busy" + (f"; more than a tenth before {', '.join(noisy)}, whose numbers are rough." if noisy else '.'),
-              '- The same ratio moves by up to 5 % from one run to the next, more than the spread within a run tells.',
+              '- The same ratio moves by up to 5 % from one run to the next, more than the spread within a run tells.' if DEVICE == 'cpu' else
+              '- The small networks wait for the processor to start their kernels: the same ratio moved by up to a quarter from one machine with this card to the next.',
               '- Not measured: several GPUs, networks in 16 bits other than the large frozen one, other operating systems.' if DEVICE == 'cuda' else
               '- A GPU has a page of its own, `results/gpu/benchmarks.md`, made by the same script. Not measured: other processors than those named above, a cold cache of the disk, other operating systems.']
     if missing := [f'`{n}`' for n in BENCHMARKS if n not in found]: lines.append(f"- Not run yet: {', '.join(missing)}.")
