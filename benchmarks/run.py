@@ -688,6 +688,7 @@ def line(what: str, r: dict | None = None) -> str:
     if r is None: return f'| {what} | | | | |'
     number = lambda x: f'{x:.3g}' if x >= 10 else f'{x:.2f}'
     spread = f' ± {number(r["spread"])}' if r['spread'] is not None else ''
+    if r['bound'] and number(r['ratio']) == number(float(r['bound'].split()[1])): number = lambda x: f'{x:.3f}' # which side of its bound it is on
     return f"| {what} | {number(r['ratio'])}{spread} | {r['rounds']} | {r['bound'] or '–'} | {'–' if r['kept'] is None else 'yes' if r['kept'] else '**no**'} |"
 
 

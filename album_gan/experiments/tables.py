@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['KID_MARGIN', 'Row', 'read_rows', 'album_mean', 'set_mean', 'kid_change', 'with_interval', 'paper_table',
-           'unguided_table', 'modern_table', 'control_table', 'ablation_table', 'ablation_text', 'claims', 'tidy',
-           'caption', 'write_tables', 'layer_shapes', 'architecture_figure', 'curves_figure', 'covers_figure',
-           'quality_figure', 'agreement_figure', 'guidance_figure', 'cost_figure', 'invented_rows']
+           'unguided_table', 'learning', 'learning_table', 'modern_table', 'control_table', 'ablation_table',
+           'ablation_text', 'unheard', 'claims', 'tidy', 'caption', 'write_tables', 'layer_shapes',
+           'architecture_figure', 'curves_figure', 'covers_figure', 'quality_figure', 'agreement_figure',
+           'guidance_figure', 'cost_figure', 'invented_rows']
 
 # %% ../../nbs/experiments/68_tables.ipynb #f53f4dda
 import json
@@ -137,12 +138,36 @@ def paper_table(rows: dict[str, Row], # from `read_rows`
 def unguided_table(rows: dict[str, Row], # from `read_rows`
                   ) -> pd.DataFrame: # text; one row per sampler
     "What the paper's fused rows stand beside when nothing but the fusion differs: the same U-Net on the prompt alone, without guidance and with as many steps. The paper has no such row."
-    lines = {}
+    return pd.DataFrame({title: _both_ways(r, "off") | {"seeds": 1} for title, r in _unguided(rows).items()}).T.rename_axis("method, sampler") # no training had a part in them
+
+def _unguided(rows): # title -> a row whose arm `off` it is
+    found = {}
     for name, r in rows.items():
         p = PRESETS[name]
-        line = f"prompt only, unguided, {p.painting.get('scheduler', '').upper()}"
-        if p.group == "paper" and p.fusion != "none" and line not in lines: lines[line] = _both_ways(r, "off") | {"seeds": 1} # no training had a part in it
-    return pd.DataFrame(lines).T.rename_axis("method, sampler")
+        if p.group == "paper" and p.fusion != "none": found.setdefault(f"prompt only, unguided, {p.painting.get('scheduler', '').upper()}", r)
+    return found
+
+# %% ../../nbs/experiments/68_tables.ipynb #5a1c0eb1
+def learning(row: Row, # all seeds
+            ) -> tuple[int, float, float] | None: # steps, and the loss on unseen albums with the first and with the last of them; None where it was not watched
+    "What training did to the loss on albums that are not trained on."
+    curves = [pd.read_csv(f/"loss.csv") for f in row.folders if (f/"loss.csv").exists()]
+    seen = [c.dropna(subset="validation") for c in curves if "validation" in c]
+    if not seen: return None
+    return int(seen[0].step.iloc[-1]) + 1, *(float(np.mean([c.validation.iloc[i] for c in seen])) for i in (0, -1))
+
+def learning_table(rows: dict[str, Row], # from `read_rows`
+                  ) -> pd.DataFrame: # text; one row per fusion that replaces the text
+    "Whether fusions that replace the text had learnt anything when they were measured."
+    lines = {}
+    for name, r in rows.items():
+        p, found = PRESETS[name], learning(r)
+        if found is None or not (p.group == "paper" or p.train.get("residual") is False): continue
+        steps, first, last = found
+        config = r.runs[0]["train"]
+        lines[f"{p.title}, recipe {p.recipe}"] = {"loss": config["loss"], "optimizer": f"{config['optimizer']}, {config['lr']:g}", "steps": f"{steps:,} of {config['batch_size']}", "loss on unseen albums, first step": f"{first:.4f}", "last step": f"{last:.4f}",
+                                                 "change": f"{last/first - 1:+.1%}", "seeds": r.seeds}
+    return pd.DataFrame(lines).T.rename_axis("fusion")
 
 # %% ../../nbs/experiments/68_tables.ipynb #6c8f1ac1
 def modern_table(rows: dict[str, Row], # from `read_rows`
@@ -155,7 +180,7 @@ def modern_table(rows: dict[str, Row], # from `read_rows`
         music = p.fusion != "none"
         line = {"MSE": with_interval(album_mean(r, "mse"), 4), "FID": with_interval(set_mean(r, "fid"), 1), "KID × 1000": with_interval(set_mean(r, "kid"), 1, 1e3),
                 "KID × 1000 – prompt only": with_interval(kid_change(r, prompt), 1, 1e3) if prompt and music else "–",
-                "density": with_interval(set_mean(r, "density"), 2), "coverage": with_interval(set_mean(r, "coverage"), 2), "copied": with_interval(set_mean(r, "copied"), 2)}
+                "sample density": with_interval(set_mean(r, "density"), 2), "coverage": with_interval(set_mean(r, "coverage"), 2), "copied": with_interval(set_mean(r, "copied"), 2)}
         if "agreement" in r.values: line |= {"agreement": with_interval(album_mean(r, "agreement")), "own – another's": with_interval(gains(r.values, "agreement")) if music else "–",
                                              "emblem right": with_interval(album_mean(r, "motif"), 2), "pattern right": with_interval(album_mean(r, "genre"), 2)}
         line |= {"judge: own – another's": with_interval(gains(r.values, "judge")) if music else "–", "song found, R@10": with_interval(album_mean(r, "judge_r@10"), 2), "cover found, R@1": with_interval(album_mean(r, "cover_r@1"), 2),
@@ -179,7 +204,7 @@ def control_table(row: Row, # for example of modern-gated
 # %% ../../nbs/experiments/68_tables.ipynb #bb753bde
 def ablation_table(rows: dict[str, Row], # from `read_rows`
                   ) -> pd.DataFrame: # columns change, against, gain, lost gain, kid change and their bounds; numbers
-    "One change at a time: what it does to the music's gain and to quality, on the same seed and the same albums."
+    "One change at a time: what it does to the music's gain and, where the frozen U-Net is the same, to KID; on the same seeds and the same albums."
     lines = []
     for name, p in PRESETS.items():
         if p.group != "ablation" or name not in rows or p.base not in rows: continue
@@ -195,7 +220,8 @@ def ablation_table(rows: dict[str, Row], # from `read_rows`
         who = both.index.get_level_values("artist")
         own, lost = paired_bootstrap(both.changed, 0, who), paired_bootstrap(both.changed, both.base, who)
         some = lambda row: Row(row.preset, [x for x in row.runs if x["seed"] in seeds], row.values, row.folders)
-        kid = kid_change(some(r), some(base), other_arm="true")
+        same_unet = p.backbone == PRESETS[p.base].backbone # another one has a KID of its own without any music
+        kid = kid_change(some(r), some(base), other_arm="true") if same_unet else Interval(np.nan, np.nan, np.nan, 0, 0, "it stands on another frozen U-Net")
         lines.append(dict(preset=name, change=p.change, against=PRESETS[p.base].title, gain=own, lost=lost, kid=kid, seeds=len(seeds), n=len(both)))
     return pd.DataFrame(lines)
 
@@ -209,6 +235,11 @@ def ablation_text(table: pd.DataFrame, # from `ablation_table`
                          "change of KID × 1000": [with_interval(i, 1, 1e3) for i in table.kid], "N": table.n, "seeds": table.seeds}).set_index("changed")
 
 # %% ../../nbs/experiments/68_tables.ipynb #7033415d
+def unheard(row: Row, # for example of modern-gated
+           ) -> list[str]: # names of factors
+    "Factors of the music that its own song does not surely bring nearer than another's."
+    return [f for f in drawn.FACTORS if f"{f}_error" in row.values and not gains(row.values, f"{f}_error", sign=-1.0).low > 0]
+
 def claims(rows: dict[str, Row], # from `read_rows`
           ) -> pd.DataFrame: # columns claim, evidence, holds (True, False, or None where runs are missing)
     "The acceptance of the whole work, as measured."
@@ -224,6 +255,7 @@ def claims(rows: dict[str, Row], # from `read_rows`
                     f"FID {set_mean(base, 'fid').mean:.0f} → {set_mean(r, 'fid').mean:.0f}; KID × 1000 rises by {with_interval(i, 1, 1e3)}", i.low > 0)
                 same = kid_change(r, r, other_arm="off")
                 say(f"As published, {f}: worse than the same U-Net on its prompt, without guidance and with as many steps ({s.upper()})", f"FID {set_mean(r, 'fid', 'off').mean:.0f} → {set_mean(r, 'fid').mean:.0f}; KID × 1000 rises by {with_interval(same, 1, 1e3)}", same.low > 0)
+                if (learnt := learning(r)) is not None: say(f"As published, {f} hardly learns: its loss on unseen albums falls by less than a hundredth ({s.upper()})", f"{learnt[1]:.4f} → {learnt[2]:.4f} in {learnt[0]} steps", learnt[2] > .99*learnt[1])
                 if "motif" in r.values: say(f"As published, {f} forgets what the prompt says ({s.upper()})", f"emblem right {with_interval(album_mean(base, 'motif'), 2)} → {with_interval(album_mean(r, 'motif'), 2)}", album_mean(r, "motif").high < album_mean(base, "motif").low)
     prompt = rows.get("modern-prompt")
     for f in ("concat", "cross", "gated"):
@@ -236,6 +268,7 @@ def claims(rows: dict[str, Row], # from `read_rows`
         if prompt and r:
             i = kid_change(r, prompt)
             say(f"Well trained, {f} that replaces the text still makes covers worse than prompt only", f"FID {set_mean(prompt, 'fid', 'off').mean:.0f} → {set_mean(r, 'fid').mean:.0f}; KID × 1000 rises by {with_interval(i, 1, 1e3)}", i.low > 0)
+            if "motif" in r.values: say(f"Well trained, {f} that replaces the text forgets what the prompt says", f"emblem right {with_interval(album_mean(prompt, 'motif', 'off'), 2)} → {with_interval(album_mean(r, 'motif'), 2)}", album_mean(r, "motif").high < album_mean(prompt, "motif", "off").low)
     r = rows.get("modern-gated")
     if r and "hue_error" in r.values:
         g = {f: gains(r.values, f"{f}_error", sign=-1.0) for f in drawn.FACTORS}
@@ -254,9 +287,11 @@ def claims(rows: dict[str, Row], # from `read_rows`
         say("A music-aware start gives the colour back: with its own music the error of hue is at most 60 % of that with another's", f"{own:.3f} against {other:.3f} turns", own <= 0.6*other)
     table = ablation_table(rows)
     if len(table):
-        a, k = table.iloc[np.argmin([i.mean for i in table.lost])], table.iloc[np.nanargmax([i.mean for i in table.kid])]
+        a = table.iloc[np.argmin([i.mean for i in table.lost])]
         say("The choice that costs most music", f"{a.change}: {with_interval(a.lost)}", a.lost.high < 0)
-        say("The choice that costs most quality", f"{k.change}: KID × 1000 {with_interval(k.kid, 1, 1e3)}", k.kid.low > 0)
+        if len(table := table[[np.isfinite(i.mean) for i in table.kid]]):
+            k = table.iloc[np.argmax([i.mean for i in table.kid])]
+            say("The choice that costs most quality", f"{k.change}: KID × 1000 {with_interval(k.kid, 1, 1e3)}", k.kid.low > 0)
     return pd.DataFrame(out, columns=["claim", "evidence", "holds"])
 
 # %% ../../nbs/experiments/68_tables.ipynb #929905d1
@@ -311,7 +346,7 @@ def write_tables(rows: dict[str, Row], # from `read_rows`
     claim = claims(rows)
     said = pd.DataFrame({"claim": claim.claim, "measured": claim.evidence, "holds": claim.holds.map({True: "yes", False: "**no**", None: "not run"})}).set_index("claim")
     parts = {"What the paper printed, and the same code on our albums": paper_table(rows), "Prompt only, painted as the fused rows are": unguided_table(rows), "Fusions that work": modern_table(rows), **({"Controls": control_table(rows["modern-gated"])} if "modern-gated" in rows else {}),
-             "One change at a time": ablation_text(ablation_table(rows)), "What follows": said}
+             "How much a fusion that replaces the text learns": learning_table(rows), "One change at a time": ablation_text(ablation_table(rows)), "What follows": said}
     text = "\n\n".join([head, caption(rows, size), *(f"## {k}\n\n{to_markdown(t)}" for k, t in parts.items() if len(t))]) + "\n"
     with atomic_path(out/"table.csv") as part: tidy(rows).to_csv(part, index=False, float_format="%.6g")
     with atomic_path(out/"table.md") as part: part.write_text(text, encoding="utf-8")
@@ -377,7 +412,7 @@ def curves_figure(rows: dict[str, Row], # from `read_rows`
     "Training loss, and the same loss on albums that are not trained on, against steps: pixel loss left, denoising loss right."
     kinds = {"pixel": [n for n in rows if PRESETS[n].recipe == "paper" and PRESETS[n].fusion != "none"], "denoising": [n for n in rows if n.startswith("modern-") and PRESETS[n].fusion != "none"]}
     with style():
-        fig, axes = _figure(2, 1, width=5.6, height=4)
+        fig, axes = _figure(2, 1, width=5.6, height=4.6)
         for ax, (loss, names) in zip(axes[0], kinds.items()):
             for colour, n in zip(OKABE_ITO, names):
                 curves = [pd.read_csv(f/"loss.csv") for f in rows[n].folders if (f/"loss.csv").exists()]
@@ -386,7 +421,7 @@ def curves_figure(rows: dict[str, Row], # from `read_rows`
                 ax.plot(mean.index, smoothed(mean.loss), color=colour, label=f"{PRESETS[n].title}, training", ls="-")
                 if "validation" in mean: ax.plot(mean.validation.dropna(), color=colour, ls="--", marker="o", ms=3, label="   unseen albums")
             ax.set(title=f"{loss} loss", xlabel="optimiser step", ylabel="MSE, pixels in [-1, 1]" if loss == "pixel" else "MSE of what the U-Net predicts")
-            if ax.lines: ax.legend(fontsize=7.5)
+            if ax.lines: ax.legend(fontsize=7.5, ncols=next((k for k in (2, 3) if len(ax.lines) % (2*k) == 0), 1), loc="upper center", bbox_to_anchor=(.5, -.16))
             else: ax.text(.5, .5, "no such run yet", transform=ax.transAxes, ha="center")
         fig.suptitle("Loss against steps (the paper's Figures 3 and 4): moving averages over seeds")
     return fig
@@ -417,18 +452,21 @@ def covers_figure(rows: dict[str, Row], # from `read_rows`
 def quality_figure(rows: dict[str, Row], # from `read_rows`
                   ) -> Figure:
     "FID and KID of every preset with intervals, and FID's floor."
-    names = list(rows); y = np.arange(len(names))[::-1]
+    lines = [(PRESETS[n].title, PRESETS[n].group, r, "true") for n, r in rows.items()]
+    last = max([i for i, l in enumerate(lines) if l[1] == "paper"], default=-1)
+    lines[last + 1:last + 1] = [(title, "paper", r, "off") for title, r in _unguided(rows).items()] # what the fused ones stand beside
+    y = np.arange(len(lines))[::-1]
     with style():
-        fig, axes = _figure(2, 1, width=5.4, height=.9 + .3*len(names), sharey=True)
+        fig, axes = _figure(2, 1, width=5.4, height=.9 + .3*len(lines), sharey=True)
         for ax, key, scale in zip(axes[0], ("fid", "kid"), (1, 1e3)):
             for group, colour in zip(("paper", "modern", "ablation"), OKABE_ITO):
-                at = [i for i, n in enumerate(names) if PRESETS[n].group == group]
-                v = [set_mean(rows[names[i]], key, "true") for i in at]
+                at = [i for i, l in enumerate(lines) if l[1] == group]
+                v = [set_mean(lines[i][2], key, lines[i][3]) for i in at]
                 if at: ax.errorbar([scale*i.mean for i in v], y[at], xerr=np.nan_to_num([[scale*(i.mean - i.low) for i in v], [scale*(i.high - i.mean) for i in v]]), fmt="osD"[("paper", "modern", "ablation").index(group)], color=colour, capsize=2, label=group)
             ax.set(title="FID" if key == "fid" else "KID × 1000", xlabel="smaller is better"); ax.grid(axis="y", visible=False)
         floor = next(iter(rows.values())).runs[0]["metrics"]["fid_floor"]
         if floor: axes[0, 0].axvline(floor, color="#333333", ls="--", lw=1); axes[0, 0].text(floor, y[0] + .6, " floor: real against real", fontsize=8, va="bottom")
-        axes[0, 0].set_yticks(y, [f"{PRESETS[n].title}" for n in names], fontsize=8); axes[0, 1].legend(fontsize=8)
+        axes[0, 0].set_yticks(y, [l[0] for l in lines], fontsize=8); axes[0, 1].legend(fontsize=8)
         fig.suptitle(f"Quality, with 95 % intervals (N = {next(iter(rows.values())).runs[0]['metrics']['n']})")
     return fig
 
@@ -474,6 +512,8 @@ def cost_figure(rows: dict[str, Row], # from `read_rows`
         for ax, column, scale, title in zip(axes[0], ("lost", "kid"), (1, 1e3), ("change of the music's gain", "change of KID × 1000")):
             ax.errorbar([scale*i.mean for i in t[column]], y, xerr=np.nan_to_num([[scale*(i.mean - i.low) for i in t[column]], [scale*(i.high - i.mean) for i in t[column]]]), fmt="o", color=OKABE_ITO[0 if column == "lost" else 3], capsize=3)
             ax.axvline(0, color="#666666", lw=1); ax.set(title=title, xlabel="right is better" if column == "lost" else "left is better"); ax.grid(axis="y", visible=False)
+            for at, i in zip(y, t[column]):
+                if not np.isfinite(i.mean): ax.text(0, at, f" {i.reason}", fontsize=7.5, color="#666666", va="center", clip_on=True)
         axes[0, 0].set_yticks(y, t.change, fontsize=8)
         fig.suptitle("One change at a time, against the same model without it (95 % intervals)")
     return fig
