@@ -7,6 +7,7 @@ __all__ = ['best_device', 'this_process', 'fast_dtype', 'as_dtype']
 
 # %% ../../nbs/audio/25_devices.ipynb #142f9c66
 import os
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -23,7 +24,8 @@ def best_device() -> str: # "cuda", "mps" or "cpu"
 # %% ../../nbs/audio/25_devices.ipynb #5d20ed61
 def this_process() -> PartialState: # process_index, num_processes, is_main_process, wait_for_everyone
     "This process among those that work together. Ask before a model is loaded: it also chooses the GPU."
-    return PartialState(cpu="LOCAL_RANK" in os.environ and best_device() == "cpu") # accelerate takes gloo only when told
+    # accelerate takes gloo only when told; and one of them may prepare or measure for hours while the others wait
+    return PartialState(cpu="LOCAL_RANK" in os.environ and best_device() == "cpu", timeout=timedelta(hours=24))
 
 # %% ../../nbs/audio/25_devices.ipynb #1085ff98
 def fast_dtype(device: str | torch.device = "cpu", # where a large model shall compute

@@ -34,6 +34,7 @@ def read_words(words: list[str], # -p name value -p name value …, as papermill
 def read_experiment(given: dict, # name -> value
                    ) -> dict: # the arguments of `run_experiment`: albums, config, painting, results, run, torch_compile
     "Sort parameters into what is trained, how it is painted, and where everything lies."
+    if "config" in given: return dict(given, config=TrainConfig(**given["config"]), painting=Painting(**given["painting"])) # from `launch`, word for word
     given = {k: v for k, v in given.items() if v or k not in ("max_steps", "batch_size", "lr", "n_eval", "num_inference_steps")} # 0: as the recipe says
     paint = {f.name for f in fields(Painting)} - {"seed"} # the seed is the training's, as in nbs/train.ipynb
     where = {k: str(given[k]) for k in ("albums", "results", "run", "torch_compile") if k in given}
@@ -65,8 +66,8 @@ def launch(processes: int, # how many, on this machine
           ) -> None:
     "Prepare, train, paint and measure on several processes; `AlbumGanError` when they fail."
     check_training(config, processes, torch_compile)
-    given = {k: v for k, v in asdict(painting).items() if k != "seed"} | asdict(config) | dict(albums=str(albums), results=str(results), run=run or run_name(str(albums), config, painting), torch_compile=torch_compile)
-    words = [w for k, v in given.items() for w in ("-p", k, v if isinstance(v, str) else json.dumps(v).replace("null", "None"))]
+    given = dict(config=asdict(config), painting=asdict(painting), albums=str(albums), results=str(results), run=run or run_name(str(albums), config, painting), torch_compile=torch_compile)
+    words = [w for k, v in given.items() for w in ("-p", k, json.dumps(v))]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
                "--multi_gpu", "-m", "album_gan.experiments.launch", *words]
     threads = str(max(1, (os.cpu_count() or 1)//processes))

@@ -310,7 +310,7 @@ def run_preset(name: str, # a name from PRESETS
 def _measure(pipe, prepared, painting, preset, folder, key):
     "Looked-at arms, values per album, and the metrics."
     rows, eyes = held_out(prepared, painting.n_eval), CoverFeatures()
-    size, table = pipe.vae.config.sample_size, prepared.rows.iloc[rows].reset_index(drop=True)
+    size, table = pipe.resolution, prepared.rows.iloc[rows].reset_index(drop=True)
     train_rows = prepared.pick("train")[:1000]
     judge = MusicJudge.taught_by(prepared, size)
     keep, arms = folder/"looked"/key, {}

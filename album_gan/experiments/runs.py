@@ -127,7 +127,7 @@ def evaluate(pipe: AlbumCoverPipeline, # the trained model
     rows, state = held_out(prepared, painting.n_eval), this_process()
     table = prepared.rows.iloc[rows]
     artists = set(artists_of(table))
-    size = pipe.vae.config.sample_size
+    size = pipe.resolution
     if len(artists) < 2:
         metrics = dict.fromkeys(METRIC_KEYS) | dict(n=int(table.album_id.nunique()), music_gain_ci=[None, None], factors={}, ranking={}, prompt_only=dict.fromkeys(("mse", "fid", "kid", "kid_se")),
             notes={"all": f"{len(rows)} held-out songs with a cover, by {len(artists)} artists: too few to measure, two artists are needed"})
@@ -184,7 +184,7 @@ def make_samples(pipe: AlbumCoverPipeline, # the trained model
                 ) -> dict[str, Path]: # name -> picture
     "Two pictures to look at: the arms side by side, and prompts against songs."
     label = lambda r: f"{r.album}\n{r.genre}" if r.genre else r.album
-    size = pipe.vae.config.sample_size
+    size = pipe.resolution
     with_cover, without = held_out(prepared, albums), np.setdiff1d(prepared.pick("test", with_cover=False), prepared.pick("test"))
     if not len(with_cover) + len(without): with_cover = prepared.pick(with_cover=False)[:albums] # nobody is held out
     rows = np.concatenate([with_cover[:albums - min(len(without), albums//2)], without[:albums//2]]).astype(int)
@@ -320,11 +320,14 @@ def load_run(run: str | Path, # a run folder, or its name in `results`
     "The model of a run, ready to make covers."
     folder = Path(run) if Path(run).is_dir() else project_root()/results/"runs"/str(run)
     if not (folder/"config.json").exists(): raise AlbumGanError(f"There is no run {shown(folder)}; train one with nbs/train.ipynb, or name one that is there.")
-    if not (folder/"weights"/"config.json").exists():
+    if not (folder/"weights"/"trained.json").exists():
         raise AlbumGanError(f"The run {folder.name} has its numbers but not its weights (they are not in the repository); train it again with the settings in {shown(folder)}/config.json.")
     about = json.loads((folder/"config.json").read_text(encoding="utf-8"))
+    trained = json.loads((folder/"weights"/"trained.json").read_text(encoding="utf-8")) # config.json may be that of a training under way
     conditioner = MusicConditioner.from_pretrained(folder/"weights").eval().requires_grad_(False)
-    return AlbumCoverPipeline.from_backbone(load_backbone(about["train"]["backbone"]), conditioner, encoder=about["train"]["encoder"], scheduler=about["painting"]["scheduler"])
+    backbone = load_backbone(trained["backbone"])
+    if backbone.fingerprint != trained["backbone_fingerprint"]: raise AlbumGanError(f"The run {folder.name} was trained on another backbone than {trained['backbone']} is now; train it again, or bring that backbone back.")
+    return AlbumCoverPipeline.from_backbone(backbone, conditioner, encoder=trained["encoder"], scheduler=about["painting"]["scheduler"])
 
 # %% ../../nbs/experiments/50_runs.ipynb #759b1d4f
 def read_runs(results: str | Path = "results", # where run folders are

@@ -10,7 +10,7 @@ __all__ = ['RECIPES', 'LOSSES', 'OPTIMIZERS', 'TrainConfig', 'DenoisingLoss', 's
 # %% ../../nbs/experiments/20_training.ipynb #e8ba27c0
 import json, math, os, shutil, signal, threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Callable
@@ -79,9 +79,12 @@ class TrainConfig:
         if unknown := [k for k in changes if k not in known]: raise AlbumGanError(f"A training configuration has no {unknown[0]!r}; it has: {', '.join(known)}.")
         config = cls(recipe=recipe, **{**RECIPES[recipe], **{k: v for k, v in changes.items() if v is not None}})
         FUSIONS[config.fusion], OPTIMIZERS[config.optimizer]
-        for name, low in (("max_steps", 0), ("batch_size", 1), ("num_tokens", 1), ("lr", 0), ("clip", 0), ("seed", 0)):
-            value = getattr(config, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < low: raise AlbumGanError(f"{name} is {value!r}; give a number from {low} up.")
+        for name, kind in known.items():
+            value, low, high = getattr(config, name), *{"batch_size": (1, math.inf), "num_tokens": (1, math.inf), **dict.fromkeys(("warmup", "drop_text", "min_noise", "ema"), (0, 1))}.get(name, (0, math.inf))
+            if kind not in (int, float): continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high or (kind is int and value != int(value)):
+                raise AlbumGanError(f"{name} is {value!r}; give a {'whole ' if kind is int else ''}number from {low} {'up' if high == math.inf else f'to {high}'}.")
+            if kind is int: config = replace(config, **{name: int(value)}) # papermill reads 1e3 as 1000.0
         if config.fusion == "none": config = replace(config, max_steps=0) # nothing to train
         return config
 
@@ -167,7 +170,7 @@ def vary_music(music: torch.Tensor, # [B, T, D]
     "Embeddings of the same songs, heard a little differently."
     B, T, D = music.shape
     noise = torch.randn((B, 1, D), generator=generator) + torch.randn((B, T, D), generator=generator)
-    length = int(torch.randint(T//2, T + 1, (1,), generator=generator))
+    length = int(torch.randint(max(1, T//2), T + 1, (1,), generator=generator)) # an embedding may be a single vector
     start = int(torch.randint(0, T - length + 1, (1,), generator=generator))
     return (music + amount*std*noise)[:, start:start + length]
 
@@ -193,7 +196,7 @@ def save_checkpoint(folder: Path, # of checkpoints
         shutil.rmtree(part, ignore_errors=True)
         raise AlbumGanError(f"The checkpoint at step {step} could not be written to {shown(folder)} ({getattr(e, 'strerror', None) or e}); "
                             f"free some space and run the same command again: it goes on from the last checkpoint.") from e
-    for old in [*sorted(folder.glob("step-*"))[:-keep], *folder.glob(".step-*.part")]: shutil.rmtree(old, ignore_errors=True)
+    for old in [*sorted(folder.glob("step-*"))[:-keep], *folder.glob(".step-*.part"), *folder.glob(".damaged-*")]: shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/experiments/20_training.ipynb #060bdc71
 def load_checkpoint(folder: Path, # of checkpoints
@@ -204,9 +207,11 @@ def load_checkpoint(folder: Path, # of checkpoints
             seal = json.loads((found/"seal.json").read_text(encoding="utf-8"))
             if wrong := [n for n, h in seal.items() if file_sha256(found/n) != h]: raise ValueError(f"{wrong[0]} is not what was written")
             return {n.removesuffix(".safetensors"): load_file(found/n) for n in seal if n.endswith(".safetensors")}, json.loads((found/"history.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, SafetensorError) as e:
+        except (FileNotFoundError, ValueError, SafetensorError) as e:
             print(f"The checkpoint {shown(found)} is damaged ({getattr(e, 'strerror', None) or e}) and is left out; training goes on from the one before it, or from the beginning.")
-            shutil.rmtree(found, ignore_errors=True)
+            with suppress(OSError): os.replace(found, folder/f".damaged-{found.name}") # of several processes one is first
+        except OSError as e: # a passing trouble is no reason to begin anew
+            raise AlbumGanError(f"The checkpoint {shown(found)} could not be read ({e.strerror or e}); nothing was deleted: run the same command again, it goes on from there.") from e
     return {}, []
 
 # %% ../../nbs/experiments/20_training.ipynb #d24eb17e
@@ -243,6 +248,7 @@ def check_training(config: TrainConfig, # the recipe
     if processes > 1 and config.loss == "pixel": raise AlbumGanError("The pixel loss draws one stream of noise along the sampler and can't be shared among processes; train it with one.")
     if torch_compile and torch_compile not in (there := torch.compiler.list_backends(exclude_tags=())):
         raise AlbumGanError(f"torch.compile has no backend {torch_compile!r}; choose one of: {', '.join(there)}.")
+    LOSSES[config.loss] # a wrong name ends here, with the list
 
 # %% ../../nbs/experiments/20_training.ipynb #5a1c0e97
 def made_ahead(make: Callable, # step -> its batch, name -> tensor
@@ -288,7 +294,7 @@ def _unflat(tensors): # "0.exp_avg" -> {0: {"exp_avg": …}}
 
 # %% ../../nbs/experiments/20_training.ipynb #6b62bbe0
 def train(prepared: Prepared, # the dataset
-          backbone: Backbone, # frozen; its U-Net gets the conditioner installed
+          backbone: Backbone, # frozen; goes where training computes, and its U-Net gets the conditioner installed
           config: TrainConfig, # the recipe
           run: str | Path, # run folder: config.json, loss.csv, checkpoints/, weights/
           checkpoint_every: int = 100, # steps
@@ -302,7 +308,9 @@ def train(prepared: Prepared, # the dataset
     run, described = Path(run), dict(asdict(config), data=prepared.info["fingerprint"], backbone_fingerprint=backbone.fingerprint)
     key = fingerprint(described)
     weights = run/"weights"
-    if (weights/"trained.json").exists() and json.loads((weights/"trained.json").read_text())["key"] == key:
+    trained = (weights/"trained.json").exists() and json.loads((weights/"trained.json").read_text())["key"] == key
+    state.wait_for_everyone() # all have looked before one of them writes
+    if trained:
         return MusicConditioner.from_pretrained(weights).to(backbone.device).eval().requires_grad_(False)
     rows = prepared.pick("train")
     if not len(rows) and config.max_steps: raise AlbumGanError(f"{shown(prepared.given)} has no album with both a usable song and a usable cover to train on; add covers, or take another folder.")
@@ -311,6 +319,7 @@ def train(prepared: Prepared, # the dataset
     run.mkdir(parents=True, exist_ok=True)
     if config.max_steps:
         accelerator = Accelerator(step_scheduler_with_optimizer=False)
+        backbone.to(accelerator.device)
         loss_of = plain = LOSSES[config.loss](backbone, conditioner.to(accelerator.device).train(), config)
         optimizer = OPTIMIZERS[config.optimizer](conditioner.parameter_groups(config.lr, config.gate_lr_scale, config.weight_decay))
         peaks = [g["lr"] for g in optimizer.param_groups]
@@ -369,6 +378,7 @@ def train(prepared: Prepared, # the dataset
         if average: average.copy_to(conditioner.parameters())
     conditioner.to(backbone.device).eval().requires_grad_(False)
     if state.is_main_process:
+        (weights/"trained.json").unlink(missing_ok=True) # it must never stand beside weights of another training
         conditioner.save_pretrained(weights)
         with atomic_path(run/"loss.csv") as part: pd.DataFrame(history, columns=["step", "loss", "lr"] + ["validation"]*bool(watch and history)).to_csv(part, index=False)
         write_json(weights/"trained.json", dict(key=key, **described))

@@ -17,7 +17,7 @@ from torch import nn
 
 # %% ../../nbs/models/50_pipeline.ipynb #ab5e6f39
 from ..data.core import AlbumGanError, progress
-from .backbone import Backbone, decode_latents, encode_prompts, make_scheduler
+from .backbone import Backbone, decode_latents, encode_prompts, make_scheduler, resolution_of
 from .conditioner import MusicConditioner
 from .start import shift_start
 
@@ -77,6 +77,11 @@ class AlbumCoverPipeline(DiffusionPipeline):
     _optional_components = ["conditioner"]
     _callback_tensor_inputs = ["latents"]
     output_types = ("pil", "np", "pt", "latent")
+
+    @property
+    def resolution(self) -> int:
+        "Pixels a side that the U-Net was made for."
+        return resolution_of(self)
 
     def __init__(self,
                  vae: nn.Module, # pictures <-> latents

@@ -225,8 +225,7 @@ class Studio:
 
     @property
     def resolution(self) -> int: # pixels a side
-        size = self.pipe.unet.config.sample_size
-        return (size if isinstance(size, int) else size[0])*2**(len(self.pipe.vae.config.block_out_channels) - 1)
+        return self.pipe.resolution
 
     def listen(self,
                path: str | Path, # a song: mp3, ogg, opus, flac, wav …
@@ -340,8 +339,9 @@ def load_studio(run: str | Path = "", # as for `find_model`
         raise AlbumGanError(f"The weights of the model {name} cannot be read ({type(e).__name__}); get it again, or leave run empty for the packaged model.") from e
     known = {k: v for k, v in about["painting"].items() if k in Painting.__dataclass_fields__}
     defaults = Painting(**known)
-    backbone = load_backbone(about["train"].get("backbone", "tiny"), device=device)
-    pipe = AlbumCoverPipeline.from_backbone(backbone, conditioner.to(device), encoder=about["train"].get("encoder", "tiny"), scheduler=defaults.scheduler)
+    trained = about["train"] | (json.loads((folder/"trained.json").read_text(encoding="utf-8")) if (folder/"trained.json").is_file() else {}) # the run may be training anew
+    backbone = load_backbone(trained.get("backbone", "tiny"), device=device)
+    pipe = AlbumCoverPipeline.from_backbone(backbone, conditioner.to(device), encoder=trained.get("encoder", "tiny"), scheduler=defaults.scheduler)
     covers, note = _find_index(folder, about) if index else (None, "Training covers were not looked at.")
     hashes = [folder_sha256(folder, "diffusion_pytorch_model*.safetensors"), backbone.fingerprint, pipe.music_encoder().fingerprint]
     return Studio(pipe, name, fingerprint(hashes), defaults, covers, note, _synthetic(about))
