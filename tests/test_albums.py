@@ -132,6 +132,38 @@ def test_broken_csv(tmp_path, raw, says):
     with pytest.raises(AlbumGanError, match=says): read_albums(tmp_path)
 
 
+def test_a_comma_too_many_is_not_another_table(tmp_path):
+    write_albums(tmp_path, table(), SAID)
+    (tmp_path/"albums.json").unlink()
+    file = tmp_path/"albums.csv"
+    for row in ("Earth, Wind & Fire", "A,"):
+        file.write_text(file.read_text(encoding="utf-8").replace('"A"', row, 1).replace('"B"', "B"), encoding="utf-8")
+        with pytest.raises(AlbumGanError, match="put names that contain a comma into quotes"): read_albums(tmp_path)
+
+
+@pytest.mark.parametrize("said", ["[]", '"x"', '{"fields": []}', '{"fields": {"genre": "from me"}}', '{"licence": ["CC"]}'])
+def test_a_provenance_of_another_shape_is_one_sentence(tmp_path, said):
+    write_albums(tmp_path, table(), SAID)
+    (tmp_path/"provenance.json").write_text(said)
+    with pytest.raises(AlbumGanError, match="provenance.json does not say what it should"): read_provenance(tmp_path)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    write_albums(tmp_path, table(), SAID)
+    usual = Path.read_text
+    def closed(self, *args, **kwargs):
+        if self.name == "albums.json": raise PermissionError(errno.EACCES, "Permission denied")
+        return usual(self, *args, **kwargs)
+    monkeypatch.setattr(Path, "read_text", closed)
+    with pytest.raises(AlbumGanError, match=r"albums.json cannot be read \(Permission denied\); check its permissions"): read_albums(tmp_path)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    (tmp_path/"m").mkdir(); write_sound(tmp_path/"m"/"a.wav", tone(), 22050)
+    music = (tmp_path/"m").rename(tmp_path/os.fsdecode(b"m\xff"))
+    assert len(folder_from_music(music, tmp_path/"out").table) == 1
+
+
 def test_a_spreadsheet_saves_with_a_byte_order_mark(tmp_path):
     write_albums(tmp_path, table(), SAID)
     csv = tmp_path/"albums.csv"
@@ -215,6 +247,11 @@ def test_bad_pictures(tmp_path):
 
 
 # --- sound ------------------------------------------------------------------------------------------------------------
+
+def test_a_picture_larger_than_any_cover_is_not_read(tmp_path):
+    with open(tmp_path/"cover.jpg", "wb") as f: f.truncate(40*10**9)
+    with pytest.raises(AlbumGanError, match="has 40,000 MB, more than the 200 MB allowed"): load_cover(tmp_path/"cover.jpg", 64)
+
 
 def test_the_door_opens_again():
     before, err = os.fstat(2), sys.stderr

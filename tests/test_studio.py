@@ -1,5 +1,5 @@
 """The studio: any title in any script, files as stores take them, copies found, and a command that refuses politely."""
-import ctypes, ctypes.util, hashlib, io, json, shutil
+import ctypes, ctypes.util, hashlib, io, json, os, shutil
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +233,44 @@ def test_command_batch_goes_on_and_overwrites_nothing(capsys, tmp_path, demo_son
     assert code == 3 and "--overwrite" in err and {f: f.stat().st_mtime_ns for f in out.iterdir()} == before
     mine = tmp_path/"mine.png"; Image.new("RGB", (20, 20)).save(mine); kept = mine.read_bytes()
     assert command(capsys, music/"a.flac", "--out", mine, *quick)[0] == 3 and mine.read_bytes() == kept
+
+
+def test_command_leaves_what_lies_beside_a_cover(capsys, tmp_path, demo_song, quick):
+    cover, report, plain = tmp_path/"README.png", tmp_path/"README.md", tmp_path/"README-plain.png"
+    for mine, flag in ((report, "--report"), (plain, "--plain")):
+        mine.write_text("mine")
+        code, _, err = command(capsys, demo_song, "--out", cover, flag, *quick)
+        assert code == 3 and f"{mine.name} is there already; say --overwrite" in err and mine.read_text() == "mine" and not cover.exists()
+        mine.unlink()
+    assert command(capsys, demo_song, "--out", cover, *quick)[0] == 0
+    code, text, _ = command(capsys, demo_song, "--out", cover, "--report", "--json", *quick) # as after a kill between the two
+    assert code == 0 and not json.loads(text)["covers"][0]["already_there"] and report.is_file()
+
+
+def test_command_goes_on_past_a_file_in_the_way(capsys, tmp_path, demo_song, quick):
+    music, out = tmp_path/"music", tmp_path/"out"
+    music.mkdir(); (tmp_path/"empty").mkdir()
+    for name in ("a.flac", "b.flac", os.fsdecode(b"c\xff.flac")): shutil.copy(demo_song, music/name)
+    assert command(capsys, music/"b.flac", "--out", out, *quick)[0] == 0
+    next(out.glob("b-*.png")).write_text("somebody's")
+    code, text, _ = command(capsys, tmp_path/"empty", music/"b.flac", music, "~nobody-here/x.flac", "x"*300, "--out", out, "--json", *quick)
+    told = json.loads(text.encode("utf-8"))
+    assert code == 3 and len(told["covers"]) == 2 and len(list(out.glob("*.png"))) == 3
+    for part, says in (("empty", "has no music in it"), ("b.flac", "is not a picture"), ("nobody-here", "home folder that is not there"), ("xxx", "File name too long")):
+        assert [f for f in told["failed"] if part in f["song"] and says in f["reason"]], (part, told["failed"])
+
+
+@pytest.mark.parametrize("given, says", [(["--device", "bogus"], "no device called 'bogus'; choose cpu"), (["--device", "cuda:7"], "finds no cuda:7"), (["--out", "~nobody-here/c.png"], "home folder that is not there"), (["--run", "MODEL"], "is not what a model has there")])
+def test_command_answers_mistakes_in_one_sentence(capsys, tmp_path, demo_song, given, says):
+    (tmp_path/"config.json").write_text("[]")
+    code, _, err = command(capsys, demo_song, "--quiet", *(tmp_path if g == "MODEL" else g for g in given))
+    assert code in (2, 3) and says in err and err.count("\n") == 1
+
+
+def test_a_book_on_a_cover_ends_in_time():
+    from album_gan.studio.typography import MOST_LETTERS
+    made = set_type(Image.new("RGB", (200, 200), "white"), "It was the best of times, it was the worst of times; "*2000, "A. Writer")
+    assert "The end was left off" in made.notes[0] and MOST_LETTERS < 1000
 
 
 def test_command_candidates_and_wrong_usage(capsys, tmp_path, demo_song, quick):

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from .card import write_card
+from .card import check_card, write_card
 from .core import AlbumGanError, atomic_path, file_sha256, progress, shown
-from .folder import UnusableFile, check_albums, is_album_folder, open_picture, read_albums, read_provenance, write_albums
+from .folder import UnusableFile, check_albums, is_album_folder, open_picture, read_albums, read_csv, read_provenance, write_albums
 from .genres import UNKNOWN, GenreRules, fill_genres, read_rules
 from .music import _bring, judge
 from .sound import quiet_decoder
@@ -69,6 +69,7 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8}\d{0,2});", re.I)
 _MOJIBAKE = re.compile(r"[ÂÃâÅÄÐÑ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
 
 def _once(text):
+    text = re.sub(r"&(?:amp;)+", "&", text) # all at once, however often it was escaped
     text = _ENTITY.sub(lambda m: html.unescape(m[0]), text)
     if _MOJIBAKE.search(text):
         for encoding in ("cp1252", "latin-1"):
@@ -369,6 +370,9 @@ def clean_folder(raw: str | Path, # an album folder
     if out.resolve() == raw.resolve(): raise AlbumGanError(f"{shown(out)} is the raw folder itself; give another place for the clean one, so that nothing is lost.")
     if is_album_folder(out) and not (out/"changes.csv").is_file():
         raise AlbumGanError(f"{shown(out)} is an album folder that cleaning did not make; give another place for the clean one.")
+    check_card(out)
+    if (out/"changes.csv").is_file() and (out/"changes.csv").open("rb").readline().strip() != ",".join(Changes.columns).encode():
+        raise AlbumGanError(f"{shown(out/'changes.csv')} was written by somebody else; give another place for the clean albums.")
     log = Changes()
     table = read_albums(raw, lambda t: mend_years(t, log))
     years = log.table().drop_duplicates(["row", "field"]) # csv and json say the same
@@ -402,9 +406,7 @@ def read_published(path: str | Path, # a CSV file
                   ) -> pd.DataFrame: # an album table: `COLUMNS`, genres, genre_source, emotions, emotion_status, and split where it is given
     "Read a table as the reference published it."
     path = Path(path)
-    try: raw = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
-    except OSError as e: raise AlbumGanError(f"The table {shown(path)} cannot be read ({e.strerror}); check the path.") from None
-    except ValueError as e: raise AlbumGanError(f"{shown(path)} is not a table of comma-separated values ({str(e).strip().splitlines()[-1]}); mend that line.") from None
+    raw = read_csv(path)
     names = {re.sub(r"\W+", "_", c.strip().casefold()): c for c in raw.columns}
     found = {c: next((names[n] for n in (*options,) if n in names), None) for c, options in _PUBLISHED.items()}
     if lacking := [c for c in ("album_id", "artist", "album", "genre") if not found[c]]:

@@ -73,9 +73,9 @@ def shown(path: str | Path, # any path
          ) -> str: # the same, short enough and free of a home folder
     "A path as it may be printed: relative to the project or the current folder where that is possible, else its last two parts."
     path = Path(path).absolute()
-    for base in (project_root(), Path.cwd()):
-        if path.is_relative_to(base): return str(path.relative_to(base))
-    return str(Path(*path.parts[-2:]))
+    base = next((b for b in (project_root(), Path.cwd()) if path.is_relative_to(b)), None)
+    short = str(path.relative_to(base) if base else Path(*path.parts[-2:]))
+    return short.encode("utf-8", "surrogateescape").decode("utf-8", "replace") # names that are not UTF-8 can be said, too
 
 # %% ../../nbs/data/00_core.ipynb #23522700
 def package_weights(name: str, # folder below `album_gan/weights`: "encoder" or "backbone"

@@ -278,8 +278,9 @@ def _bring(source, target, link):
     target.unlink(missing_ok=True)
     with atomic_path(target) as part: shutil.copyfile(source, part)
 
-def _nothing(path, music, skipped, kinds):
+def _nothing(path, music, skipped, kinds, closed=()):
     kind = f"{shown(path)} holds no music that can be used: "
+    if not music and closed: return AlbumGanError(kind + f"{_clean(os.path.relpath(closed[0], path))} cannot be looked into; check its permissions.")
     if not music: return AlbumGanError(kind + "there is no mp3, ogg, flac, wav, opus or m4a file in it; give the path of a folder with songs.")
     why = ", ".join(f"{n} {k}" for k, n in kinds.most_common(4))
     return AlbumGanError(kind + f"{len(music)} music file{'s' * (len(music) > 1)} looked at ({why}; for instance {skipped[0][0]} {skipped[0][1].rstrip('.')}); "
@@ -300,7 +301,7 @@ def folder_from_music(path: str | Path, # a folder of music, searched with all t
     if ready := _ready(out, mark, root): return ready
     records = _judge_all(root, music)
     skipped = [(_clean(r["file"]), r["reason"]) for r in records if not r["ok"]]
-    if not any(r["ok"] for r in records): raise _nothing(root, music, skipped, Counter(r["kind"] for r in records))
+    if not any(r["ok"] for r in records): raise _nothing(root, music, skipped, Counter(r["kind"] for r in records), closed)
     notes = [(_clean(r["file"]), n) for r in records for n in r.get("notes", ())]
     notes += [(_clean(os.path.relpath(f, root)), "cannot be looked into; check its permissions.") for f in closed]
 

@@ -217,7 +217,7 @@ def read_marker(path: str | Path, # a picture
     "What `save_picture` wrote into a file: how the picture was made, and its IPTC source type as `digital_source_type`."
     try:
         with Image.open(path) as im: packet = im.info.get("xmp") or im.info.get("XML:com.adobe.xmp") or b""
-    except (OSError, ValueError) as e: raise AlbumGanError(f"{shown(path)} is not a picture that can be read ({type(e).__name__}); give a PNG or JPEG.") from None
+    except (OSError, ValueError, Image.DecompressionBombError) as e: raise AlbumGanError(f"{shown(path)} is not a picture that can be read ({type(e).__name__}); give a PNG or JPEG.") from None
     packet = packet if isinstance(packet, str) else packet.decode("utf-8", "replace")
     begin, end = packet.find("<x:xmpmeta"), packet.find("</x:xmpmeta>")
     if begin < 0 or end < 0: return {}

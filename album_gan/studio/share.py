@@ -11,6 +11,7 @@ from pathlib import Path
 
 # %% ../../nbs/studio/45_share.ipynb #da3598c1
 from ..data.core import AlbumGanError, atomic_path, project_root, shown, write_json
+from ..data.politeness import secret
 from .generate import _about_model, _find_index, _json, find_model
 from .report import CoverIndex
 
@@ -72,6 +73,8 @@ def export_model(run: str | Path, # as for `find_model`: a run folder or its nam
     folder, called = find_model(run)
     out = Path(out)
     if out.resolve() in (folder.resolve(), folder.parent.resolve()): raise AlbumGanError(f"{shown(out)} is the model itself, or its run; give another folder to export to.")
+    if not (out/"training.json").is_file() and (there := [f for f in ("config.json", "README.md") if (out/f).exists()]):
+        raise AlbumGanError(f"{shown(out)} has a {there[0]} that belongs to something else; give another folder to export to.")
     about = _about_model(folder)
     index = index or _find_index(folder, about)[0]
     result = _result_of(folder)
@@ -95,8 +98,8 @@ def push_model(folder: str | Path, # from `export_model`
     if not (folder/"training.json").is_file(): raise AlbumGanError(f"{shown(folder)} is not an exported model; make one with export_model.")
     if api is None:
         from huggingface_hub import HfApi
-        if not os.environ.get("HF_TOKEN"): raise AlbumGanError("There is no HF_TOKEN in the environment; make a token with write access on huggingface.co and put it into .env.")
-        api = HfApi(token=os.environ["HF_TOKEN"])
+        if not (token := secret("HF_TOKEN")): raise AlbumGanError("There is no HF_TOKEN in the environment or in .env; make a token with write access on huggingface.co and put it there.")
+        api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=str(folder), allow_patterns=["*.json", "*.safetensors", "README.md"])
