@@ -2,7 +2,7 @@
 
     python benchmarks/real_size.py                     # builds random weights in miniSD's layout (4 GB on disk), runs, writes real_size.json and .md
     python benchmarks/real_size.py --folder my/miniSD  # the same with weights that are there already
-    python benchmarks/real_size.py -p fusion cross     # other parameters of the notebook, as papermill takes them
+    python benchmarks/real_size.py -p fusion cross -p recipe paper -p max_steps 1 -p albums demo-8 -p n_eval 2 -p num_inference_steps 1  # other parameters of the notebook; writes real_size-cross-paper
 
 Random weights take the same time and memory as real ones; the pictures are noise.
 """
@@ -64,10 +64,10 @@ if __name__ == '__main__':
         made = {} # built in a process of its own: a child's peak begins with its parent's
         if not args.folder: made = json.loads(subprocess.run([sys.executable, __file__, '--build', f'{d}/miniSD'], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout.splitlines()[-1])
         result = run(args.folder or Path(d)/'miniSD', args.p)
-    name = 'real_size' + ''.join(f'-{v}' for _, v in args.p)
+    name = 'real_size' + ''.join(f'-{v}' for k, v in args.p if k in ('fusion', 'recipe'))
     result |= {'backbone': made, 'precision': str(fast_dtype('cpu')).removeprefix('torch.'), 'cores': len(os.sched_getaffinity(0)), 'threads': torch.get_num_threads(), 'load_before': round(load, 2), 'torch': torch.__version__, 'capability': torch.backends.cpu.get_cpu_capability(), 'processor': platform.processor() or platform.machine()}
     (HERE/f'{name}.json').write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
-    lines = ['# A run at real size', '', f"`papermill nbs/train.ipynb` with {', '.join(f'`-p {k} {v}`' for k, v in result['parameters'].items())} and a backbone of miniSD's sizes with random weights: "
+    lines = [f"# A run at real size: {', recipe '.join(result['parameters'][k] for k in ('fusion', 'recipe') if k in result['parameters'])}", '', f"`papermill nbs/train.ipynb` with {', '.join(f'`-p {k} {v}`' for k, v in result['parameters'].items())} and a backbone of miniSD's sizes with random weights: "
              f"**{result['minutes']} minutes, {result['peak_gib']} GiB** at the peak, in {result['precision']}, {result['cores']} cores with {result['capability']} ({result['threads']} threads; load before the start {result['load_before']}).",
              f"{result['albums']} synthetic albums, {result['n_eval']} songs measured, {result['steps']} steps a cover. Made by `benchmarks/real_size.py`.", '', '| seconds | cell |', '|--:|---|']
     lines += [f"| {c['seconds']} | `{c['cell'][:90]}` |" for c in result['cells']]

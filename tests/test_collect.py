@@ -23,7 +23,7 @@ import pytest
 
 from album_gan.data import collect as module
 from album_gan.data.catalogs import normal
-from album_gan.data.collect import Collector, album_key, collect
+from album_gan.data.collect import Collector, album_key, collect, read_wanted
 from album_gan.data.core import AlbumGanError, shared_dir
 from album_gan.data.folder import read_albums, read_provenance
 from album_gan.data.http import SERVICES, Client
@@ -94,6 +94,12 @@ def run(server, folder, sources=ALL, limit=0, retry=False, **kwargs):
     features = lambda path: dict(tempo=90, loudness=-20, brightness=1500, mode='minor')
     with Client(folder/'cache', base_urls=server.base_urls, services=quick(), backoff=(0.01, 0.05), **{'max_wait': 5, **kwargs}) as client:
         with closing(Collector(folder/'albums', [1994], module.parse_sources(sources), client, limit, features=features, retry=retry)) as collector: return collector.run()
+
+
+def run_own(server, folder, cache, wanted):
+    "Albums of one's own, from Deezer; a cache without answers is also one without holds."
+    with Client(folder/cache, base_urls=server.base_urls, services=quick(), backoff=(0.01, 0.05), max_wait=0.1) as client:
+        with closing(Collector(folder/'albums', [], ['deezer'], client, wanted=wanted)) as collector: return collector.run()
 
 
 @pytest.fixture
@@ -313,6 +319,67 @@ def test_a_sample_is_part_of_a_larger_sample(server, tmp_path):
     small = set(run(server, tmp_path, 'wikipedia deezer', limit=4).albums.album)
     large = set(run(server, tmp_path, 'wikipedia deezer', limit=9).albums.album)
     assert len(small) <= 4 and small < large
+
+
+ODD_SONGS = dict(nul=dict(title='two\0'), number=dict(title=1989), text_rank=dict(rank='99'), a_list=dict(title=['x']), no_number=dict(rank='many'))
+
+
+@pytest.mark.parametrize('odd', [*ODD_SONGS, 'genre'])
+def test_an_odd_answer_is_one_albums_affair(odd, server, tmp_path):
+    "It is read as what it means, or is one failure of the kind `bad_answer`; the other albums are written."
+    usual = server.world
+    def world(service, path, query):
+        kind, body = usual(service, path, query)
+        if service != 'deezer' or path != '/album/9': return kind, body
+        album = json.loads(body)
+        if odd == 'genre': album['genres']['data'][0]['name'] = 90
+        else: album['tracks']['data'][2].update(ODD_SONGS[odd])
+        return kind, json.dumps(album).encode()
+    server.world = world
+    done = run(server, tmp_path, 'wikipedia deezer')
+    failed = ['bad_answer']*(odd in ('a_list', 'no_number'))
+    assert list(done.errors.kind) == failed and len(done.albums) == 15 - len(failed) and read_albums(done.folder).equals(done.albums)
+
+
+@pytest.mark.parametrize('odd', [dict(title='juniper Letters song 3\0'), dict(title=1989), dict(rank='many'), dict()])
+def test_what_an_earlier_version_kept_stops_nothing(odd, server, tmp_path):
+    "An odd value in the ledger is written without NUL, or looked up anew; the folder is as if it had never been there."
+    healthy = run(server, tmp_path, 'wikipedia deezer').albums
+    asked = server.counts['deezer']
+    with closing(sqlite3.connect(tmp_path/'albums'/'ledger.sqlite')) as c:
+        (unit, row), = c.execute("SELECT unit, row FROM units WHERE step='deezer' AND row LIKE '%juniper%'").fetchall()
+        row = json.loads(row)
+        row['album']['songs'][2 if 'title' in odd else 0].update(odd)
+        if not odd: del row['album']['songs'][0]['id']
+        c.execute("UPDATE units SET row=? WHERE step='deezer' AND unit=?", (json.dumps(row), unit)); c.commit()
+    assert run(server, tmp_path, 'wikipedia deezer').albums.equals(healthy) and server.counts['deezer'] == asked
+
+
+def test_a_choice_waits_until_it_was_looked_up(server, tmp_path):
+    "A mark in the column `take` outlives runs in which the service says 'later', or fails."
+    go = lambda cache: run_own(server, tmp_path, cache, [dict(artist='The juniper Band', album='juniper Letter II')])
+    doubt = go('a').doubtful
+    assert list(doubt['take']) == ['']
+    doubt.assign(take='x').to_csv(tmp_path/'albums'/'doubtful.csv', index=False)
+    server.fault = lambda *_: (429, {'Retry-After': '3600'}, b'')
+    assert list(go('b').doubtful['take']) == ['x']
+    server.fault = lambda *_: (500, {}, b'')
+    assert list(go('c').doubtful['take']) == ['x']
+    del server.fault
+    done = go('d')
+    assert done.doubtful.empty and list(done.albums.match_deezer) == ['id 100'] and pd.read_csv(tmp_path/'albums'/'doubtful.csv').empty
+
+
+def test_a_comma_too_many_is_said(server, tmp_path):
+    "In a list of one's own and in doubtful.csv: no column moves to the right."
+    own, doubt = tmp_path/'own.csv', tmp_path/'albums'/'doubtful.csv'
+    for text, where in (('artist,album\nCrosby, Stills,So Far\n', 'its first row'), ('artist,album\nx,y\nCrosby, Stills,So Far\n', 'line 3')):
+        own.write_text(text)
+        with pytest.raises(AlbumGanError, match=f'own.csv is not a table.*: {where} has more fields .* quotes'): read_wanted(own)
+    own.write_text('artist,album\n"Crosby, Stills",So Far\n')
+    assert read_wanted(own)[0]['artist'] == 'Crosby, Stills'
+    doubt.parent.mkdir(); doubt.write_text('album_id,artist,source,id,take\na1,Crosby, Stills,deezer,7,x\n')
+    with pytest.raises(AlbumGanError, match='doubtful.csv is not a table.*: its first row has more fields .* quotes'): run(server, tmp_path, 'wikipedia deezer')
 
 
 SCRIPT = '''

@@ -166,6 +166,18 @@ def test_pause_says_when(server, tmp_path):
         assert time.time() - start < 60 and abs((e.value.until - datetime.now(timezone.utc)).total_seconds() - 40000) < 120
 
 
+@pytest.mark.parametrize('wait', ['Fri, 31 Dec 9999 23:59:59 GMT', '9'*400])
+def test_nobody_is_believed_for_longer_than_a_week(wait, server, tmp_path):
+    "Neither in a header nor in a hold that an earlier version kept."
+    server.script['deezer/track/1'] = [(429, {'Retry-After': wait}, b'')]
+    with client_for(server, tmp_path, max_wait=0.5) as client:
+        for _ in range(2):
+            with pytest.raises(Pause) as e: client.get('deezer', '/track/1')
+            assert 6.9 < (e.value.until - datetime.now(timezone.utc)).total_seconds()/86400 < 7.1
+        with client.cache.db.transaction() as c: c.execute('UPDATE holds SET until=253402300799') # the last second of 9999
+        assert client.get('deezer', '/track/1', expect='json').json()['id'] == 1
+
+
 def test_cap_on_the_total_wait(server, tmp_path):
     "Many short waits add up to the cap as one long wait does."
     server.script['spotify/a'] = [(429, {'Retry-After': '0'}, b'')]*1000

@@ -226,7 +226,7 @@ def weights(site) -> str:
 
 def prices(site) -> str:
     "What real-size models take, on a processor and on a GPU."
-    found = [p for p in (site.root/'benchmarks'/'real_size.md', site.root/'results'/'gpu'/'real_size.md') if p.is_file()]
+    found = [*sorted((site.root/'benchmarks').glob('real_size*.md')), *(site.root/'results'/'gpu').glob('real_size.md')]
     if not found: return '*Not measured in this checkout yet: `python benchmarks/real_size.py` does.*'
     return '\n\n'.join(demoted(demoted(site.words(p.read_text(encoding='utf-8'), p))).rstrip() for p in found)
 

@@ -21,7 +21,7 @@ def best_device() -> str: # "cuda", "mps" or "cpu"
     if torch.cuda.is_available(): return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
-# %% ../../nbs/audio/25_devices.ipynb #5d20ed61
+# %% ../../nbs/audio/25_devices.ipynb #5a1c0ec1
 def as_device(device: str | torch.device, # cpu, cuda, cuda:1, mps
              ) -> torch.device:
     "A device that is there, or an `AlbumGanError`."
@@ -31,6 +31,7 @@ def as_device(device: str | torch.device, # cpu, cuda, cuda:1, mps
     if not there or (found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count()): raise AlbumGanError(f"PyTorch finds no {device} on this machine; choose {best_device()}.")
     return found
 
+# %% ../../nbs/audio/25_devices.ipynb #5d20ed61
 def this_process() -> PartialState: # process_index, num_processes, is_main_process, wait_for_everyone
     "This process among those that work together. Ask before a model is loaded: it also chooses the GPU."
     # accelerate takes gloo only when told; and one of them may prepare or measure for hours while the others wait

@@ -22,6 +22,23 @@ def known(**fields, # anything
     "Keep what is known; an absent value has no key."
     return {k: v for k, v in fields.items() if v is not None and v != "" and v != [] and v != {}}
 
+# %% ../../nbs/data/72_catalogs.ipynb #3f1c9a52
+def _text(v):
+    if not isinstance(v, (str, int, float)): raise TypeError("neither text nor number")
+    return str(v).replace("\0", "")
+
+def _number(v):
+    if not math.isfinite(float(v)): raise ValueError("not a number")
+    return float(v) if isinstance(v, str) else v
+
+def _tidy(found):
+    "What a parser read, with text as text, without NUL, and numbers as numbers; raises where a value is neither."
+    if isinstance(found, list): return [_tidy(f) for f in found]
+    return {k: _AS.get(k, lambda v: v)(v) for k, v in found.items()} if isinstance(found, dict) else found
+
+_AS = {**dict.fromkeys("id title artist artist_id date upc cover type label url isrc preview channel".split(), _text), **dict.fromkeys("disc position seconds rank popularity".split(), _number),
+       **dict.fromkeys(("genres", "variants", "releases"), lambda names: [_text(n) for n in names if n is not None]), "songs": _tidy}
+
 # %% ../../nbs/data/72_catalogs.ipynb #2cbb3b01
 def parser(service: str, # as `data.http.SERVICES` names it
           ):
@@ -29,7 +46,7 @@ def parser(service: str, # as `data.http.SERVICES` names it
     def wrap(f):
         @wraps(f)
         def read(answer, *args, **kwargs):
-            try: return f(answer, *args, **kwargs)
+            try: return _tidy(f(answer, *args, **kwargs))
             except (KeyError, TypeError, AttributeError, IndexError, ValueError) as e:
                 raise ServiceError(service, "bad_answer", f"answered in another shape than {f.__name__} reads ({type(e).__name__})") from None
         return read

@@ -22,7 +22,7 @@ from .cleaning import parse_date
 from .core import AlbumGanError, atomic_path, data_dir, fingerprint, shared_dir, shown
 from .downloads import download_audio, download_cover, sweep
 from .emotions import ask_hume, hume_key, song_emotions
-from .folder import COLUMNS, UnusableFile, open_picture, write_albums
+from .folder import COLUMNS, UnusableFile, open_picture, read_csv, write_albums
 from .folder import read_albums as read_folder
 from .http import Client
 from .ledger import Ledger
@@ -85,7 +85,7 @@ def merge_songs(found: dict[str, dict], # {service: album}
     "One list of songs from all services."
     songs = {}
     for service in (s for s in CATALOGS if s in found):
-        for s in found[service].get("songs", []):
+        for s in (s for s in found[service].get("songs", []) if s.get("id")):
             song = songs.setdefault(normal(s.get("title", "")), dict(previews=[], ids={}))
             for k, v in s.items():
                 if k not in ("id", "preview"): song.setdefault(k, v)
@@ -116,7 +116,7 @@ def merge_album(wanted: dict, # a row of the list: album_id, artist, album, year
     year = wanted.get("year") or _year(date)
     row = dict(album_id=wanted["album_id"], song_id=song_key(wanted["album_id"], song["title"]) if song else "", artist=wanted["artist"] or first("artist") or "", album=wanted["album"], song=song["title"] if song else "",
                genre=best[0] if best else "", year=year, audio="", cover="", release_date=date or "", genres=", ".join(best))
-    row |= known(upc=first("upc"), label=first("label"), url=first("url"), **{f"genres_{s}": ", ".join(g) for s, g in genres.items()}, **{f"{s}_id": a["id"] for s, a in found.items()},
+    row |= known(upc=first("upc"), label=first("label"), url=first("url"), **{f"genres_{s}": ", ".join(g) for s, g in genres.items()}, **{f"{s}_id": a.get("id") for s, a in found.items()},
                  **{f"match_{s}": f"{results[s]['rule']} {results[s].get('score', 100):g}" for s in found})
     if song: row |= known(song_rule=song["rule"], isrc=song.get("isrc"), popularity=song.get("popularity"), deezer_rank=song.get("rank"), **{f"{s}_song_id": i for s, i in song["ids"].items()})
     covers = [[s, found[s]["cover"]] for s in ("spotify", "deezer", "itunes", "musicbrainz") if s in found and found[s].get("cover")]
@@ -162,7 +162,7 @@ class Collector:
         if (made := self.ledger.result("world", "made from")) != {"world": self.world}:
             self.close()
             raise AlbumGanError(f"{shown(self.folder)} was made from {made['world']}; choose another folder for albums from {self.world}.")
-        self.chosen = self._choices()
+        self.chosen, self.taken = self._choices()
 
     def close(self) -> None:
         "Give the ledger back."
@@ -174,17 +174,20 @@ class Collector:
         return summary
 
     def _choices(self):
-        "What a person wrote into the column `take` of doubtful.csv: {album_id: {deezer_id: …}}."
+        "What a person wrote into the column `take` of doubtful.csv: {album_id: {deezer_id: …}}, and the rows that say so."
         file, chosen = self.folder/"doubtful.csv", {}
-        if not file.is_file(): return chosen
-        try: table = pd.read_csv(file, dtype=str, keep_default_na=False)
-        except (ValueError, UnicodeDecodeError): raise AlbumGanError(f"{shown(file)} cannot be read; save it as CSV UTF-8, or delete it.") from None
+        if not file.is_file(): return chosen, []
+        table = read_csv(file)
         if missing := {"album_id", "source", "id", "take"} - set(table.columns): raise AlbumGanError(f"{shown(file)} has no column {sorted(missing)[0]}; put it back, or delete the file.")
-        for r in table[table["take"].str.strip() != ""].itertuples():
-            chosen.setdefault(r.album_id, {})[f"{r.source}_id"] = r.id
-            result = self.ledger.result(r.source, r.album_id)
-            if result and result.get("status") != "sure": self.ledger.forget(r.source, r.album_id)
-        return chosen
+        taken = table[table["take"].str.strip() != ""].to_dict("records")
+        for r in taken:
+            chosen.setdefault(r["album_id"], {})[f"{r['source']}_id"] = r["id"]
+            if not self._sure(r): self.ledger.forget(r["source"], r["album_id"])
+        return chosen, taken
+
+    def _sure(self, row):
+        "Whether the lookup that a row of doubtful.csv is about has found its album."
+        return (self.ledger.result(row["source"], row["album_id"]) or {}).get("status") == "sure"
 
     # --- what to look for ---
 
@@ -229,15 +232,24 @@ class Collector:
 
     def _results(self, album_id): return {s: r for s in CATALOGS if s in self.sources and (r := self.ledger.result(s, album_id))}
 
+    def _merged(self, w):
+        "What is known about one album; results of an earlier version that cannot be merged are forgotten, to be looked up anew from the cache."
+        results = self._results(w["album_id"])
+        try: return merge_album(w, results)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            for catalog in results: self.ledger.forget(catalog, w["album_id"])
+            self.notes.append(f"{w['artist']} – {w['album']}: what was kept about it cannot be used; it is looked up anew, in this run or the next.")
+            return merge_album(w, {})
+
     def albums(self) -> Iterator[dict]:
         "What is known about each album so far, as `merge_album` says it."
-        for w in self.wishes(): yield merge_album(w, self._results(w["album_id"]))
+        for w in self.wishes(): yield self._merged(w)
 
     def look_up(self, catalog):
         "One catalog, for every album (iTunes: for those that lack a preview or a cover)."
         def units():
             for w in self.wishes():
-                so_far = merge_album(w, self._results(w["album_id"]))
+                so_far = self._merged(w)
                 lacks = not (so_far["previews"] and so_far["covers"])
                 if catalog == "itunes" and not lacks and not w.get("itunes_id"): continue
                 yield w["album_id"], {**w, **known(upc=w.get("upc") or so_far["row"].get("upc")), "lacks_cover": not so_far["covers"]}
@@ -343,13 +355,14 @@ class Collector:
             yield row
 
     def doubtful(self) -> pd.DataFrame:
-        "Albums that a catalog may know under another name, with its candidates and an empty column `take`."
-        rows = []
+        "Albums that a catalog may know under another name, with its candidates and a column `take`, empty but for choices not yet looked up."
+        rows = {}
         for w in self.wishes():
             for source, r in self._results(w["album_id"]).items():
                 for c in r.get("candidates", []) if r["status"] == "doubtful" else []:
-                    rows.append(dict(album_id=w["album_id"], artist=w["artist"], album=w["album"], year=w.get("year") or "", source=source, score=c["score"], found_artist=c.get("artist", ""), found_title=c.get("title", ""), found_date=c.get("date", ""), id=c["id"], url=c.get("url", ""), take=""))
-        return pd.DataFrame(rows, columns="album_id artist album year source score found_artist found_title found_date id url take".split())
+                    rows[w["album_id"], source, c.get("id", "")] = dict(album_id=w["album_id"], artist=w["artist"], album=w["album"], year=w.get("year") or "", source=source, score=c["score"], found_artist=c.get("artist", ""), found_title=c.get("title", ""), found_date=c.get("date", ""), id=c.get("id", ""), url=c.get("url", ""), take="")
+        rows |= {(r["album_id"], r["source"], r["id"]): r for r in self.taken if not self._sure(r)}
+        return pd.DataFrame(list(rows.values()), columns="album_id artist album year source score found_artist found_title found_date id url take".split())
 
     def funnel(self) -> pd.DataFrame:
         "How many albums came through each step."
@@ -366,7 +379,7 @@ class Collector:
         table = pd.DataFrame(list(self.rows()))
         table = table.reindex(columns=[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)]).astype(object)
         table = table.where(table.notna(), None)
-        number = lambda v: None if v is None else str(int(v)) if isinstance(v, float) and v == int(v) else str(v) # a column with gaps turned whole numbers into 7.0
+        number = lambda v: None if v is None else str(int(v)) if isinstance(v, float) and v.is_integer() else str(v).replace("\0", "") # a column with gaps turned whole numbers into 7.0
         for c in table.columns:
             if c != "year": table[c] = [number(v) for v in table[c]]
         errors, doubtful = self.ledger.errors(), self.doubtful()
@@ -428,9 +441,7 @@ def read_wanted(table: str | Path | pd.DataFrame, # columns artist and album; ye
     "A list of albums of your own."
     name = "The table of wanted albums" if isinstance(table, pd.DataFrame) else shown(table)
     if not isinstance(table, pd.DataFrame):
-        try: table = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except FileNotFoundError: raise AlbumGanError(f"There is no file {name}; check the path.") from None
-        except (OSError, ValueError): raise AlbumGanError(f"{name} cannot be read; save it as CSV UTF-8 with the columns artist and album.") from None
+        table = read_csv(table)
     if missing := [c for c in ("artist", "album") if c not in table.columns]: raise AlbumGanError(f"{name} has no column {missing[0]}; add it.")
     rows = []
     for r in table.astype(object).where(table.notna(), "").to_dict("records"):

@@ -177,10 +177,11 @@ def read_csv(file: str | Path, # comma-separated values
             warnings.simplefilter("error", pd.errors.ParserWarning) # a row with a comma too many
             return pd.read_csv(file, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig", index_col=False)
     except OSError as e: raise AlbumGanError(f"{shown(file)} cannot be read ({e.strerror or e}); check the path and its permissions.") from None
-    except pd.errors.ParserWarning: raise AlbumGanError(f"{shown(file)} has a row with more values than there are columns; put names that contain a comma into quotes.") from None
     except UnicodeDecodeError:
         raise AlbumGanError(f"{shown(file)} is not UTF-8 text; save it again as CSV UTF-8.") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as e:
+    except (pd.errors.ParserWarning, pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as e:
+        line = "its first row" if isinstance(e, pd.errors.ParserWarning) else (re.findall(r"line \d+(?=, saw)", str(e)) or [""])[0]
+        if line: raise AlbumGanError(f"{shown(file)} is not a table of comma-separated values: {line} has more fields than there are columns; put quotes round every field that contains a comma.") from None
         raise AlbumGanError(f"{shown(file)} is not a table of comma-separated values ({str(e).strip().splitlines()[-1]}); mend that line or write the folder again.") from None
 
 # %% ../../nbs/data/10_folder.ipynb #d6248658

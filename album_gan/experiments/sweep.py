@@ -21,13 +21,14 @@ from .controls import sound_table
 from .presets import PRESETS, SIZES, TABLE, is_finished, prepared_for, run_folder, run_preset
 from ..models.backbone import find_backbone, load_backbone
 
-# %% ../../nbs/experiments/66_sweep.ipynb #56b33956
+# %% ../../nbs/experiments/66_sweep.ipynb #5a1c0ec4
 def results_folder(albums: str | Path = "demo", # demo, or an album folder
                    size: str = "full", # a name from SIZES
                   ) -> str: # relative to the project
     "Where runs go that nobody named a folder for: those of other albums or of a smaller size never lie where the table's lie."
     return "results" + ("" if str(albums) == "demo" else f"/{Path(albums).name}") + ("" if size == "full" else f"/{size}")
 
+# %% ../../nbs/experiments/66_sweep.ipynb #56b33956
 def plan(presets: list[str] = TABLE, # names from PRESETS
          size: str = "full", # a name from SIZES
          albums: str | Path = "demo", # demo, or an album folder
@@ -82,12 +83,13 @@ def reason_of(log: Path, # what papermill said
     said = [l for l in lines if l.startswith(("AlbumGanError: ", "album_gan.data.core.AlbumGanError: "))]
     return (said or lines or ["it said nothing"])[-1].strip()[:300]
 
-# %% ../../nbs/experiments/66_sweep.ipynb #baedef02
+# %% ../../nbs/experiments/66_sweep.ipynb #5a1c0ec5
 def gpu_names() -> list[str]: # as CUDA_VISIBLE_DEVICES takes them
     "The GPUs that this process may use: numbers or, where it was given them so, other names."
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [str(i) for i in range(torch.cuda.device_count())] if given is None else [n.strip() for n in given.split(",")][:torch.cuda.device_count()]
 
+# %% ../../nbs/experiments/66_sweep.ipynb #baedef02
 def sweep(presets: list[str] = TABLE, # names from PRESETS
           size: str = "full", # a name from SIZES
           albums: str | Path = "demo", # demo, or an album folder

@@ -147,7 +147,7 @@ def _unguided(rows): # title -> a row whose arm `off` it is
         if p.group == "paper" and p.fusion != "none": found.setdefault(f"prompt only, unguided, {p.painting.get('scheduler', '').upper()}", r)
     return found
 
-# %% ../../nbs/experiments/68_tables.ipynb #5a1c0eb1
+# %% ../../nbs/experiments/68_tables.ipynb #5a1c0ec6
 def learning(row: Row, # all seeds
             ) -> tuple[int, float, float] | None: # steps, and the loss on unseen albums with the first and with the last of them; None where it was not watched
     "What training did to the loss on albums that are not trained on."
@@ -156,6 +156,7 @@ def learning(row: Row, # all seeds
     if not seen: return None
     return int(seen[0].step.iloc[-1]) + 1, *(float(np.mean([c.validation.iloc[i] for c in seen])) for i in (0, -1))
 
+# %% ../../nbs/experiments/68_tables.ipynb #5a1c0eb1
 def learning_table(rows: dict[str, Row], # from `read_rows`
                   ) -> pd.DataFrame: # text; one row per fusion that replaces the text
     "Whether fusions that replace the text had learnt anything when they were measured."
@@ -234,12 +235,13 @@ def ablation_text(table: pd.DataFrame, # from `ablation_table`
     return pd.DataFrame({"changed": table.change, "from": table.against, "own – another's": [with_interval(i) for i in table.gain], "change of that": [with_interval(i) for i in table.lost],
                          "change of KID × 1000": [with_interval(i, 1, 1e3) for i in table.kid], "N": table.n, "seeds": table.seeds}).set_index("changed")
 
-# %% ../../nbs/experiments/68_tables.ipynb #7033415d
+# %% ../../nbs/experiments/68_tables.ipynb #5a1c0ec7
 def unheard(row: Row, # for example of modern-gated
            ) -> list[str]: # names of factors
     "Factors of the music that its own song does not surely bring nearer than another's."
     return [f for f in drawn.FACTORS if f"{f}_error" in row.values and not gains(row.values, f"{f}_error", sign=-1.0).low > 0]
 
+# %% ../../nbs/experiments/68_tables.ipynb #7033415d
 def claims(rows: dict[str, Row], # from `read_rows`
           ) -> pd.DataFrame: # columns claim, evidence, holds (True, False, or None where runs are missing)
     "The acceptance of the whole work, as measured."

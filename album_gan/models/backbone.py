@@ -36,13 +36,14 @@ from ..data.core import AlbumGanError, Registry, file_sha256, fingerprint, packa
 # %% ../../nbs/models/40_backbone.ipynb #4effc8f7
 LARGE = 100_000_000 # weights of a U-Net from which it counts as one of real size
 
-# %% ../../nbs/models/40_backbone.ipynb #33d2326c
+# %% ../../nbs/models/40_backbone.ipynb #5a1c0ec8
 def resolution_of(parts, # has `unet` and `vae`: a backbone or a pipeline
                  ) -> int: # pixels a side
     "What the U-Net was made for; a VAE's own `sample_size` may be another."
     size = parts.unet.config.sample_size
     return (size if isinstance(size, int) else size[0])*2**(len(parts.vae.config.block_out_channels) - 1)
 
+# %% ../../nbs/models/40_backbone.ipynb #33d2326c
 @dataclass
 class Backbone:
     "The parts of a latent diffusion model, and the sizes that follow from them."

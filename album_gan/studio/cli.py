@@ -60,13 +60,13 @@ def find_songs(paths: list[str], # files and folders as given
     return list(dict.fromkeys(found))
 
 def _songs_in(path):
-        p = _home(path)
-        try: folder = p.is_dir()
-        except OSError as e: raise UnusableFile(p, f"cannot be opened ({e.strerror or e}); check the path and its permissions.", "no file") from None
-        if not folder: return [p]
-        inside = [Path(folder)/f for folder, folders, files in os.walk(p) if not folders.sort() for f in sorted(files) if not f.startswith(".") and Path(f).suffix.lower() in MUSIC]
-        if not inside: raise UnusableFile(p, "has no music in it; give a folder with mp3, ogg, flac or wav files.", "no music")
-        return inside
+    p = _home(path)
+    try: folder = p.is_dir()
+    except OSError as e: raise UnusableFile(p, f"cannot be opened ({e.strerror or e}); check the path and its permissions.", "no file") from None
+    if not folder: return [p]
+    inside = [Path(folder)/f for folder, folders, files in os.walk(p) if not folders.sort() for f in sorted(files) if not f.startswith(".") and Path(f).suffix.lower() in MUSIC]
+    if not inside: raise UnusableFile(p, "has no music in it; give a folder with mp3, ogg, flac or wav files.", "no music")
+    return inside
 
 # %% ../../nbs/studio/50_cli.ipynb #c8e2907a
 def file_for(song: Path, # the music file
@@ -83,13 +83,14 @@ def file_for(song: Path, # the music file
     stem = "-".join(s for s in stem.split("-") if s)[:48] or "song"
     return out/f"{stem}-{fingerprint(os.fsencode(song.absolute()).hex())[:6]}.{args.format}"
 
+# %% ../../nbs/studio/50_cli.ipynb #5a1c0ec3
+class InTheWay(AlbumGanError):
+    "A file that is not to be replaced stands where one of this song's would go: the other songs go on."
+
 # %% ../../nbs/studio/50_cli.ipynb #d1273128
 def _numbered(path, number, n): return path if n == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 def _plain(file): return file.with_name(f"{file.stem}-plain{file.suffix}")
-
-class InTheWay(AlbumGanError):
-    "A file that is not to be replaced stands where one of this song's would go: the other songs go on."
 
 def _request(song, args, studio, seed):
     "What a file depends on: the same request is not answered twice."
