@@ -441,6 +441,7 @@ def read_wanted(table: str | Path | pd.DataFrame, # columns artist and album; ye
     "A list of albums of your own."
     name = "The table of wanted albums" if isinstance(table, pd.DataFrame) else shown(table)
     if not isinstance(table, pd.DataFrame):
+        if not Path(table).is_file(): raise AlbumGanError(f"There is no file {name}; check the path.")
         table = read_csv(table)
     if missing := [c for c in ("artist", "album") if c not in table.columns]: raise AlbumGanError(f"{name} has no column {missing[0]}; add it.")
     rows = []
