@@ -198,7 +198,17 @@ def test_model_goes_to_a_hub_and_back(tmp_path, monkeypatch, studio, demo_song):
     card = (out/"README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n") and "library_name: diffusers" in card and "| hue error |" in card and "synthetic" in card
     monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("ALBUM_GAN_ROOT", str(tmp_path/"root")); (tmp_path/"root").mkdir()
     with pytest.raises(AlbumGanError, match="HF_TOKEN"): push_model(out, "ada/covers")
+    (tmp_path/"root"/".env").write_text("HF_TOKEN=hf_of_my_own\n")
+    asked = []
+    class Api:
+        def __init__(self, token): asked.append(token)
+        create_repo = upload_folder = lambda self, *a, **k: None
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert push_model(out, "ada/covers").endswith("ada/covers") and asked == ["hf_of_my_own"]
+    (tmp_path/"root"/".env").write_text("HF_TOKEN=hf_of_my_own\n", encoding="utf-16")
+    with pytest.raises(AlbumGanError, match="save it as UTF-8"): push_model(out, "ada/covers")
 
 
 # the command

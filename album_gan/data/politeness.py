@@ -60,7 +60,9 @@ class Secret:
 def secret(name: str, # environment variable, such as SPOTIFY_CLIENT_SECRET
           ) -> Secret | None: # None where it is not set
     "A key from the environment, else from the project's `.env` file."
-    value = os.environ.get(name) or dotenv_values(project_root()/".env").get(name)
+    file = project_root()/".env"
+    try: value = os.environ.get(name) or dotenv_values(file).get(name)
+    except (OSError, UnicodeDecodeError): raise AlbumGanError(f"{shown(file)} cannot be read as text; save it as UTF-8, one NAME=value a line.") from None
     return Secret(name, value.strip()) if value and value.strip() else None
 
 # %% ../../nbs/data/59_politeness.ipynb #0323343c

@@ -345,7 +345,7 @@ def load_studio(run: str | Path = "", # as for `find_model`
         raise AlbumGanError(f"The weights of the model {name} cannot be read ({type(e).__name__}); get it again, or leave run empty for the packaged model.") from e
     known = {k: v for k, v in about["painting"].items() if k in Painting.__dataclass_fields__}
     defaults = Painting(**known)
-    trained = about["train"] | (json.loads((folder/"trained.json").read_text(encoding="utf-8")) if (folder/"trained.json").is_file() else {}) # the run may be training anew
+    trained = about["train"] | _json(folder/"trained.json") # the run may be training anew
     backbone = load_backbone(trained.get("backbone", "tiny"), device=device)
     pipe = AlbumCoverPipeline.from_backbone(backbone, conditioner.to(device), encoder=trained.get("encoder", "tiny"), scheduler=defaults.scheduler)
     covers, note = _find_index(folder, about) if index else (None, "Training covers were not looked at.")

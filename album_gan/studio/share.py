@@ -6,7 +6,7 @@
 __all__ = ['model_card', 'export_model', 'push_model']
 
 # %% ../../nbs/studio/45_share.ipynb #b2737035
-import json, os, shutil
+import json, shutil
 from pathlib import Path
 
 # %% ../../nbs/studio/45_share.ipynb #da3598c1
@@ -99,7 +99,7 @@ def push_model(folder: str | Path, # from `export_model`
     if api is None:
         from huggingface_hub import HfApi
         if not (token := secret("HF_TOKEN")): raise AlbumGanError("There is no HF_TOKEN in the environment or in .env; make a token with write access on huggingface.co and put it there.")
-        api = HfApi(token=token)
+        api = HfApi(token=token.value)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=str(folder), allow_patterns=["*.json", "*.safetensors", "README.md"])
