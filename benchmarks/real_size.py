@@ -68,7 +68,7 @@ if __name__ == '__main__':
     result |= {'backbone': made, 'precision': str(fast_dtype('cpu')).removeprefix('torch.'), 'cores': len(os.sched_getaffinity(0)), 'threads': torch.get_num_threads(), 'load_before': round(load, 2), 'torch': torch.__version__, 'capability': torch.backends.cpu.get_cpu_capability(), 'processor': platform.processor() or platform.machine()}
     (HERE/f'{name}.json').write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
     lines = [f"# A run at real size: {', recipe '.join(result['parameters'][k] for k in ('fusion', 'recipe') if k in result['parameters'])}", '', f"`papermill nbs/train.ipynb` with {', '.join(f'`-p {k} {v}`' for k, v in result['parameters'].items())} and a backbone of miniSD's sizes with random weights: "
-             f"**{result['minutes']} minutes, {result['peak_gib']} GiB** at the peak, in {result['precision']}, {result['cores']} cores with {result['capability']} ({result['threads']} threads; load before the start {result['load_before']}).",
+             f"**{result['minutes']} minutes ({result['cpu_s']:,} CPU-seconds), {result['peak_gib']} GiB** at the peak, in {result['precision']}, {result['cores']} cores with {result['capability']} ({result['threads']} threads; load before the start {result['load_before']}).",
              f"{result['albums']} synthetic albums, {result['n_eval']} songs measured, {result['steps']} steps a cover. Made by `benchmarks/real_size.py`.", '', '| seconds | cell |', '|--:|---|']
     lines += [f"| {c['seconds']} | `{c['cell'][:90]}` |" for c in result['cells']]
     (HERE/f'{name}.md').write_text('\n'.join(lines) + '\n', encoding='utf-8')
