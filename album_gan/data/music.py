@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from .core import AlbumGanError, atomic_path, data_dir, fingerprint, progress, shown, write_json
+from .core import AlbumGanError, atomic_path, data_dir, fingerprint, progress, readable, shown, write_json
 from .folder import UnusableFile, is_album_folder, open_picture, read_albums, write_albums
 from .sound import MUSIC, quiet_decoder, read_window
 
@@ -31,10 +31,7 @@ _NOTHING = {"", "-", "?", "none", "non", "nan", "unknown", "unknown album", "unk
 
 def _clean(v):
     "Text fit for a table: one line, no control characters, no half characters; a file name's stray bytes become �."
-    v = str(v)
-    try: v = v.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    except UnicodeEncodeError: v = v.encode("utf-8", "replace").decode("utf-8")
-    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in v).split())
+    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in readable(v)).split())
 
 # %% ../../nbs/data/20_music.ipynb #9499f519
 def read_tags(path: str | Path, # a music file

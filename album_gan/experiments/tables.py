@@ -51,6 +51,10 @@ class Row:
         "A number of a set of pictures."
         return [r["metrics"]["arms"].get(arm, {}).get(key) for r in self.runs]
 
+    def curves(self) -> list[pd.DataFrame]: # one per seed that was trained
+        "What was written down at every step."
+        return [pd.read_csv(f/"loss.csv") for f in self.folders if (f/"loss.csv").exists()]
+
 # %% ../../nbs/experiments/68_tables.ipynb #c4f41d09
 def read_rows(results: str | Path = "results", # relative to the project
               presets: list[str] = TABLE, # names
@@ -151,8 +155,7 @@ def _unguided(rows): # title -> a row whose arm `off` it is
 def learning(row: Row, # all seeds
             ) -> tuple[int, float, float] | None: # steps, and the loss on unseen albums with the first and with the last of them; None where it was not watched
     "What training did to the loss on albums that are not trained on."
-    curves = [pd.read_csv(f/"loss.csv") for f in row.folders if (f/"loss.csv").exists()]
-    seen = [c.dropna(subset="validation") for c in curves if "validation" in c]
+    seen = [c.dropna(subset="validation") for c in row.curves() if "validation" in c]
     if not seen: return None
     return int(seen[0].step.iloc[-1]) + 1, *(float(np.mean([c.validation.iloc[i] for c in seen])) for i in (0, -1))
 
@@ -162,8 +165,8 @@ def learning_table(rows: dict[str, Row], # from `read_rows`
     "Whether fusions that replace the text had learnt anything when they were measured."
     lines = {}
     for name, r in rows.items():
-        p, found = PRESETS[name], learning(r)
-        if found is None or not (p.group == "paper" or p.train.get("residual") is False): continue
+        p = PRESETS[name]
+        if not (p.group == "paper" or p.train.get("residual") is False) or (found := learning(r)) is None: continue
         steps, first, last = found
         config = r.runs[0]["train"]
         lines[f"{p.title}, recipe {p.recipe}"] = {"loss": config["loss"], "optimizer": f"{config['optimizer']}, {config['lr']:g}", "steps": f"{steps:,} of {config['batch_size']}", "loss on unseen albums, first step": f"{first:.4f}", "last step": f"{last:.4f}",
@@ -417,7 +420,7 @@ def curves_figure(rows: dict[str, Row], # from `read_rows`
         fig, axes = _figure(2, 1, width=5.6, height=4.6)
         for ax, (loss, names) in zip(axes[0], kinds.items()):
             for colour, n in zip(OKABE_ITO, names):
-                curves = [pd.read_csv(f/"loss.csv") for f in rows[n].folders if (f/"loss.csv").exists()]
+                curves = rows[n].curves()
                 if not curves: continue
                 mean = pd.concat(curves).groupby("step").mean(numeric_only=True)
                 ax.plot(mean.index, smoothed(mean.loss), color=colour, label=f"{PRESETS[n].title}, training", ls="-")

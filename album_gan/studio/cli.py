@@ -10,7 +10,7 @@ import argparse, json, os, sys, warnings
 from pathlib import Path
 
 # %% ../../nbs/studio/50_cli.ipynb #fffab877
-from ..data.core import AlbumGanError, atomic_path, fingerprint, progress, shown
+from ..data.core import AlbumGanError, atomic_path, fingerprint, progress, readable, shown
 from ..data.folder import UnusableFile
 from ..data.sound import MUSIC, sound_info
 
@@ -104,16 +104,17 @@ def cover_song(studio, # a `Studio`
               ) -> list[dict]: # one per cover: file, song, title, artist, genre, seed, …
     "Make the covers of one song and write them."
     from album_gan.studio.delivery import read_marker
-    def made_by(file):
-        try: return read_marker(file).get("request")
+    def marker_of(file):
+        try: return read_marker(file) if file.exists() and not args.overwrite else {}
         except AlbumGanError as e: raise InTheWay(str(e)) from None
     song = studio.listen(path, args.title, args.artist, args.genre)
     todo, rows = [], []
     for number in range(1, args.n + 1):
         file, request = _numbered(target, number, args.n), _request(song, args, studio, args.seed + number - 1)
         beside = [f for f, wanted in ((_plain(file), args.plain), (file.with_suffix(".md"), args.report)) if wanted]
-        ours = file.exists() and not args.overwrite and made_by(file) == request
-        if ours and all(f.exists() for f in beside): rows.append(dict(file=str(file), song=str(path), already_there=True, **{k: v for k, v in read_marker(file).items() if k != "typed"})); continue
+        marker = marker_of(file)
+        ours = marker.get("request") == request
+        if ours and all(f.exists() for f in beside): rows.append(dict(file=str(file), song=str(path), already_there=True, **{k: v for k, v in marker.items() if k != "typed"})); continue
         for f in [] if ours or args.overwrite else [file, *beside]:
             if f.exists(): raise InTheWay(f"{shown(f)} is there already; say --overwrite to replace it, or give another --out.")
         todo.append((number, file, request))
@@ -172,7 +173,7 @@ def run(args: argparse.Namespace, # the command line
         except OSError as e: _say(f"{shown(targets[s])} could not be written ({e.strerror or e}); free some space or choose another folder with --out."); code = 3
         except KeyboardInterrupt: _say(f"Stopped; {len(rows)} covers are finished, and the same command goes on from there."); code = 130
         finally: bar.close()
-    if args.json: print(json.dumps(dict(model=model, covers=rows, failed=failed), ensure_ascii=False, indent=1, default=str).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    if args.json: print(readable(json.dumps(dict(model=model, covers=rows, failed=failed), ensure_ascii=False, indent=1, default=str)))
     return code or (1 if failed else 0)
 
 # %% ../../nbs/studio/50_cli.ipynb #8bba6c64
