@@ -23,7 +23,9 @@ NOTEBOOK = {
         {'cell_type': 'code', 'id': 'b', 'metadata': {}, 'execution_count': None, 'outputs': [], 'source': (
             'class AlbumGanError(Exception): pass\n'
             'if fail == "user": raise AlbumGanError("There is no fusion called \'crosss\'; choose one of: none, cross.")\n'
-            'if fail: raise ValueError(fail)\n'
+            'if fail == "goodbye":\n    import logging, zmq\n    try: raise zmq.error.ZMQError(88)\n'
+            '    except zmq.error.ZMQError: logging.getLogger("tornado.general").error("Uncaught exception in ZMQStream callback", exc_info=True)\n'
+            'elif fail: raise ValueError(fail)\n'
             'import os\nprint(f"{fusion} {os.environ.get(\'ALBUM_GAN_PROGRESS\')}")')}]}
 START = [sys.executable, '-c', f"import sys; sys.path.insert(0, {str(ROOT/'tools')!r}); import papermill_launcher as p; sys.exit(p.main(sys.argv[1:]))"]
 
@@ -87,6 +89,19 @@ def test_terminal_error(project):
     assert shown.strip().splitlines()[-1] == "AlbumGanError: There is no fusion called 'crosss'; choose one of: none, cross."
     code, shown = in_terminal(project, 'nbs/train.ipynb', '-p', 'fail', 'disk')
     assert code == 1 and 'Traceback' in shown and 'ValueError: disk' in shown
+
+
+def test_goodbye(project):
+    "The traceback that a kernel may log while it stops is not the user's business, in a terminal or a pipe; any other is."
+    code, shown = in_terminal(project, 'nbs/train.ipynb', '-p', 'fail', 'goodbye')
+    assert code == 0 and 'Executing' in shown and 'Traceback' not in shown and 'ZMQError' not in shown
+    done = redirected(project, 'nbs/train.ipynb', '-p', 'fail', 'goodbye', stdin=subprocess.DEVNULL)
+    assert done.returncode == 0 and 'Traceback' not in done.stderr and said(done.stdout).startswith('gated')
+    first, last = launcher.FAREWELL
+    block = [first, b'Traceback (most recent call last):\n', b'  File "x.py", line 1, in f\n', b'    f()\n']
+    for lines, left in [([b'a\n', *block, last, b'b\n'], [b'a\n', b'b\n']), ([*block, *block, last], block), ([*block, b'zmq.error.ZMQError: other\n', last], [*block, b'zmq.error.ZMQError: other\n', last]),
+                        (block, block), ([last, b' c\n', b'no newline'], [last, b' c\n', b'no newline']), ([], [])]:
+        assert list(launcher.without_farewell(lines)) == left
 
 
 @pytest.mark.parametrize('stdin', ['null', 'empty pipe', 'open pipe', 'closed'])

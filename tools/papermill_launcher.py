@@ -9,6 +9,8 @@
 * No output path, and a pipe on standard input: papermill alone takes the notebook's path for the *output* and reads
   another notebook from the pipe. Here a path that exists is what is run; `papermill - out.ipynb` still reads the pipe.
 * A notebook that stops with an `AlbumGanError` (a sentence written for the user) ends on that sentence.
+* A kernel that is told to stop may find its sockets closed while it answers, and logs a traceback of its own. The
+  notebook is done by then and nothing is lost, so that one traceback is left out; all else that a kernel writes is shown.
 
 Everything else, exit codes included, is papermill's own: its options are parsed by its own command.
 Where standard error is a terminal, `ALBUM_GAN_PROGRESS` names it, and long work in the notebook draws its bar there.
@@ -18,11 +20,15 @@ import os
 import re
 import stat
 import sys
+import threading
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
 LONGEST = 120  # characters of a notebook's name, without its extension
+# What ipykernel 7.4 logs when it loses the race of its own shutdown (its pull request 1518 covers one half of it).
+FAREWELL = b'ERROR:tornado.general:Uncaught exception in ZMQStream callback\n', b'zmq.error.ZMQError: Socket operation on non-socket\n'
 
 # A script that also starts where the environment's path has a space in it or is longer than a `#!` line may be.
 SCRIPT = """#!/bin/sh
@@ -132,6 +138,47 @@ def name_terminal() -> None:
         except OSError: pass
 
 
+def without_farewell(lines):
+    "The lines that a kernel wrote, without the traceback of a kernel whose sockets were closed while it said goodbye."
+    first, last = FAREWELL
+    held = []
+    for line in lines:
+        if line == first or held and (line.startswith(b' ') or line == b'Traceback (most recent call last):\n'):
+            if line == first:
+                yield from held
+                held = []
+            held.append(line)
+        else:
+            if not (held and line == last): yield from [*held, line]
+            held = []
+    yield from held
+
+
+@contextmanager
+def kernels_stderr():
+    "While it lasts, what child processes write to standard error comes past `without_farewell`; our own goes straight on."
+    try: shown = os.dup(2)
+    except OSError:  # closed: nobody reads it
+        yield
+        return
+    source, sink = os.pipe()
+    def copy():
+        with open(source, 'rb') as lines:
+            for line in without_farewell(lines): os.write(shown, line)
+    reader, own = threading.Thread(target=copy, daemon=True), sys.stderr
+    own.flush()
+    os.dup2(sink, 2)
+    os.close(sink)
+    sys.stderr = os.fdopen(os.dup(shown), 'w', buffering=1, encoding=own.encoding, errors=own.errors)
+    reader.start()
+    try: yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(shown, 2)
+        reader.join(2)  # a process that a notebook left behind may hold the pipe open
+        sys.stderr = own
+
+
 def main(args: list[str]) -> int:
     "Run papermill on a completed command line; returns the exit code where papermill does not exit by itself."
     try: piped = stat.S_ISFIFO(os.fstat(0).st_mode)
@@ -144,7 +191,7 @@ def main(args: list[str]) -> int:
     name_terminal()
     args = complete(args, parse(papermill, args), piped, sys.stdout.isatty())
     try:
-        papermill(args, prog_name='papermill')
+        with kernels_stderr(): papermill(args, prog_name='papermill')
     except PapermillExecutionError as e:
         if e.ename != 'AlbumGanError': raise
         sys.stdout.flush()
