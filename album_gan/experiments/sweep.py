@@ -129,7 +129,8 @@ def sweep(presets: list[str] = TABLE, # names from PRESETS
     gpus = gpu_names()
     if workers is None: workers = len(gpus) or os.cpu_count() or 1
     if workers: prepare_data(todo, size, albums)
-    waiting, running, began = list(todo.itertuples()), {}, {}
+    waiting = sorted(todo.itertuples(), key=lambda row: PRESETS[row.preset].fusion == "none") # without a training, short: last, so that no core waits long for the others
+    running, began = {}, {}
     def finish(at, row, reason=""):
         table.loc[at, "seconds"] = round(time.time() - began[at], 1)
         table.loc[at, "state"] = "finished" if not reason and is_finished(row.preset, row.seed, size, albums, results, any_code) else f"failed: {reason or 'it ended without its numbers'}"
