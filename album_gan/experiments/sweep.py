@@ -55,7 +55,7 @@ def in_table(named: list[str], # names from PRESETS
             ) -> list[str]: # names, in the order of PRESETS
     "What a table shows: what was named, and whatever else is finished; asking for one row takes no other away."
     others = plan([n for n, p in PRESETS.items() if p.group != "approach" and n not in named], size, albums, results, any_code)
-    done = {name for name, states in others.groupby("preset").state if (states == "finished").all()}
+    done = {name for name, states in others.groupby("preset").state if (states == "finished").all()} if len(others) else set()
     return [n for n in PRESETS if n in {*named, *done}]
 
 # %% ../../nbs/experiments/66_sweep.ipynb #a17cbe94
