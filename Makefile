@@ -35,7 +35,7 @@ $(READY): settings.ini setup.py constraints.txt tools/papermill_launcher.py
 demo: $(READY) ## train on the demo world and see covers change with the music
 	@$(BIN)/python tools/demo.py
 
-results: $(READY) ## the results table and figures: runs what is missing (an hour or more on two idle cores; QUICK=True: a look in minutes)
+results: $(READY) ## the results table and figures: runs what is missing (about an hour and a half on two idle cores; QUICK=True: a look in minutes)
 	@mkdir -p results/notebooks
 	@$(BIN)/python -m papermill nbs/results.ipynb results/notebooks/results.ipynb --no-progress-bar -p quick $(or $(QUICK),False)
 

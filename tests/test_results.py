@@ -218,4 +218,4 @@ def test_committed_table_has_the_papers_six_rows_and_ours(committed):
     assert len(paper_table(rows)) == 6 and {'modern-prompt', 'modern-concat', 'modern-cross', 'modern-gated'} <= set(rows)
     assert all(rows[f'modern-{f}'].seeds >= 3 for f in ('concat', 'cross', 'gated'))
     assert list(unguided_table(rows).index) == ['prompt only, unguided, DDPM', 'prompt only, unguided, PNDM']
-    assert 'The modern recipe: 1000 steps of 16' in caption(rows) # not those of the row that has nothing to train
+    assert f"The modern recipe: {SIZES['full'].steps} steps of 16" in caption(rows) # not those of the row that has nothing to train

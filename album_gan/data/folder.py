@@ -182,7 +182,7 @@ def read_csv(file: str | Path, # comma-separated values
     except (pd.errors.ParserWarning, pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as e:
         line = "its first row" if isinstance(e, pd.errors.ParserWarning) else (re.findall(r"line \d+(?=, saw)", str(e)) or [""])[0]
         if line: raise AlbumGanError(f"{shown(file)} is not a table of comma-separated values: {line} has more fields than there are columns; put quotes round every field that contains a comma.") from None
-        raise AlbumGanError(f"{shown(file)} is not a table of comma-separated values ({str(e).strip().splitlines()[-1]}); mend that line or write the folder again.") from None
+        raise AlbumGanError(f"{shown(file)} is not a table of comma-separated values ({str(e).strip().splitlines()[-1]}); mend that line, or fetch or make the file again.") from None
 
 # %% ../../nbs/data/10_folder.ipynb #d6248658
 def _records(text, decode=json.JSONDecoder().raw_decode, blank=re.compile(r"[ \t\n\r]*").match):

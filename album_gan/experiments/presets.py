@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LYRICS', 'PROMPTS', 'SIZES', 'WORLD', 'VALIDATION_WORLD', 'PRESETS', 'TABLE', 'CODE', 'lyric_words', 'album_genre',
            'album_genre_emotions', 'lyrics_prompt', 'Size', 'Preset', 'settings', 'bare_code', 'code_version',
-           'run_stamp', 'watcher', 'guidance_sweep', 'run_folder', 'is_finished', 'prepared_for', 'run_preset']
+           'run_stamp', 'watcher', 'guidance_sweep', 'run_folder', 'is_finished', 'prepared_for', 'demo_worlds',
+           'run_preset']
 
 # %% ../../nbs/experiments/60_presets.ipynb #78cf2fb6
 import ast, json, re, shutil, time
@@ -97,7 +98,7 @@ class Size:
     validation: int # albums of another demo world, to watch and to choose guidance on
 
 SIZES = Registry("size")
-SIZES.update({s.name: s for s in (Size("full", 800, 128, 1000, 64, 150, 150, 3, 48), Size("quick", 160, 32, 80, 8, 30, 30, 1, 16), Size("test", 16, 6, 2, 1, 3, 3, 1, 4))})
+SIZES.update({s.name: s for s in (Size("full", 800, 128, 700, 20, 150, 150, 3, 48), Size("quick", 160, 32, 80, 8, 30, 30, 1, 16), Size("test", 16, 6, 2, 1, 3, 3, 1, 4))})
 WORLD, VALIDATION_WORLD = 11, 12 # demo worlds: recipes were tuned on world 0, so nothing here has been looked at before
 
 # %% ../../nbs/experiments/60_presets.ipynb #70b19eb7
@@ -119,6 +120,7 @@ class Preset:
     change: str = "" # ablations: which thing
     paper: tuple = () # MSE and FID as published
     sweep: bool = False # with a sweep of the guidance, on validation albums
+    more: bool = False # run where it is named, not with the rest of the table
 
 PRESETS = Registry("preset")
 
@@ -137,7 +139,7 @@ _PUBLISHED = {("none", "ddpm"): (0.2050, 170.07), ("none", "pndm"): (0.1995, 218
 for (fusion, sampler), numbers in _PUBLISHED.items():
     _add(f"paper-{'prompt' if fusion == 'none' else fusion}-{sampler}", f"{_NAMES[fusion]}, {sampler.upper()}", "paper", fusion, "paper", dict(sampler=sampler, backprop="full"),
          dict(scheduler=sampler, **(dict(num_inference_steps=50, guidance_text=7.5, guidance_music=0.0) if fusion == "none" else dict(num_inference_steps=150, **_FUSED))),
-         seeds=2 if sampler == "ddpm" and fusion != "none" else 1, paper=numbers)
+         seeds=1, paper=numbers)
 
 # %% ../../nbs/experiments/60_presets.ipynb #464ba664
 _add("modern-prompt", "prompt only", "modern", "none", seeds=1)
@@ -145,22 +147,23 @@ for fusion, title in {"concat": "concatenation, residual", "cross": "cross atten
     _add(f"modern-{fusion}", title, "modern", fusion, **(dict(arms=tuple(CONTROLS), sweep=True) if fusion == "gated" else {}))
 
 # %% ../../nbs/experiments/60_presets.ipynb #f1928557
-def _change(name, base, change, seeds=1, backbone="tiny", **train):
-    _add(name, change, "ablation", PRESETS[base].fusion, train=train, backbone=backbone, seeds=seeds, base=base, change=change)
+def _change(name, base, change, seeds=1, backbone="tiny", more=False, **train):
+    _add(name, change, "ablation", PRESETS[base].fusion, train=train, backbone=backbone, seeds=seeds, base=base, change=change, more=more)
 
 _change("concat-replacing", "modern-concat", "concatenation that replaces the text", residual=False)
 _change("cross-replacing", "modern-cross", "cross attention that replaces the text", residual=False)
 _change("gated-pixel", "modern-gated", "pixel loss through 10 sampler steps, as many U-Net passes", loss="pixel", sampler_steps=10)
 _change("gated-sgd", "modern-gated", "plain gradient descent at 1e-4", optimizer="sgd", lr=1e-4, gate_lr_scale=1.0)
 _change("gated-no-dropout", "modern-gated", "no prompt is ever dropped", drop_text=0.0)
-_change("gated-1-token", "modern-gated", "1 music token", num_tokens=1)
-_change("gated-77-tokens", "modern-gated", "77 music tokens", num_tokens=77)
-_change("concat-sd", "modern-concat", "Stable Diffusion's schedule, concatenation", backbone="tiny-sd", music_start=False)
-_change("cross-sd", "modern-cross", "Stable Diffusion's schedule, cross attention", backbone="tiny-sd", music_start=False)
+_change("gated-long", "modern-gated", "1,000 steps, as many as nbs/train.ipynb takes", seeds=3, more=True, max_steps=None)
+_change("gated-1-token", "modern-gated", "1 music token", more=True, num_tokens=1)
+_change("gated-77-tokens", "modern-gated", "77 music tokens", more=True, num_tokens=77)
+_change("concat-sd", "modern-concat", "Stable Diffusion's schedule, concatenation", backbone="tiny-sd", more=True, music_start=False)
+_change("cross-sd", "modern-cross", "Stable Diffusion's schedule, cross attention", backbone="tiny-sd", more=True, music_start=False)
 _change("gated-sd", "modern-gated", "Stable Diffusion's schedule, gated", seeds=3, backbone="tiny-sd", music_start=False)
 _change("gated-sd-start", "modern-gated", "Stable Diffusion's schedule, gated, music-aware start", seeds=3, backbone="tiny-sd", music_start=True)
 
-TABLE = [n for n, p in PRESETS.items() if p.group != "approach"] # what the results notebook runs on demo albums, which have no lyrics and no emotions
+TABLE = [n for n, p in PRESETS.items() if p.group != "approach" and not p.more] # what the results notebook runs on demo albums, which have no lyrics and no emotions
 
 # %% ../../nbs/experiments/60_presets.ipynb #c1687f07
 def settings(preset: Preset, # which
@@ -173,7 +176,8 @@ def settings(preset: Preset, # which
     if preset.train.get("loss") == "pixel": # as many U-Net passes as the denoising loss has
         steps, changes["sampler_steps"] = max(1, round(size.steps/(preset.train["sampler_steps"] + 1)*2)), min(preset.train["sampler_steps"], size.paper_walk)
     if paper: changes["sampler_steps"] = size.paper_walk
-    config = TrainConfig.make(preset.recipe, fusion=preset.fusion, backbone=preset.backbone, seed=seed, max_steps=steps, **changes)
+    if "max_steps" not in changes or size.name != "full": changes["max_steps"] = steps # reduced means fewer steps for all
+    config = TrainConfig.make(preset.recipe, fusion=preset.fusion, backbone=preset.backbone, seed=seed, **changes)
     painting = Painting(**{"n_eval": size.n_eval, **preset.painting})
     if size.name == "test": painting = replace(painting, num_inference_steps=2)
     elif paper and painting.num_inference_steps == 150: painting = replace(painting, num_inference_steps=size.paper_paint)
@@ -285,9 +289,16 @@ def prepared_for(preset: Preset, # prompt
     "The data of a run."
     how = dict(test=0.3) | ({} if preset.prompt == "album_genre" else dict(prompts=lambda t: PROMPTS[preset.prompt](t, lyrics)))
     if str(albums) != "demo": return prepare(albums, backbone, encoder, **how), None
-    seconds = 6.0 if size.name == "test" else 30.0
-    make = lambda n, world: demo_folder(n, seed=world, size=backbone.resolution, seconds=seconds, workers=1 if size.name == "test" else None)
-    return prepare(make(size.albums, WORLD), backbone, encoder, **how), prepare(make(size.validation, VALIDATION_WORLD), backbone, encoder, test=0.0)
+    measured, watched = demo_worlds(size, backbone.resolution)
+    return prepare(measured, backbone, encoder, **how), prepare(watched, backbone, encoder, test=0.0)
+
+# %% ../../nbs/experiments/60_presets.ipynb #5a1c0ef1
+def demo_worlds(size: Size, # how many albums
+                resolution: int, # pixels a side of the covers
+               ) -> tuple[Path, Path]: # the albums of the table, and those to watch and to choose guidance on
+    "The two demo worlds of the experiments, made where they are missing."
+    how = dict(size=resolution, seconds=6.0, workers=1) if size.name == "test" else dict(size=resolution)
+    return demo_folder(size.albums, seed=WORLD, **how), demo_folder(size.validation, seed=VALIDATION_WORLD, **how)
 
 # %% ../../nbs/experiments/60_presets.ipynb #c9d3677d
 def run_preset(name: str, # a name from PRESETS
@@ -322,7 +333,9 @@ def _measure(pipe, prepared, painting, preset, folder, key):
         if not file.exists(): look_at_arm(painter, arm, prepared, rows, eyes, size, judge).save(file)
         arms[arm] = Looked.load(file)
     for arm in preset.arms: arms.setdefault(arm, arms["off"]) # without a fusion the arms are one set of pictures
-    spare = features_of(prepared.covers(train_rows, size), eyes)
+    if not (file := common/"train.npy").exists():
+        with atomic_path(file) as part: np.save(part, features_of(prepared.covers(train_rows, size), eyes), allow_pickle=False)
+    spare = np.load(file, allow_pickle=False)
     seen = {n: Seen(a.features, a.values.mse.to_numpy(), a.values[[c for c in drawn.FACTORS if c in a.values]] if "hue" in a.values else None) for n, a in arms.items()}
     factors = prepared.factors(rows)
     metrics = summarise({n: seen[n] for n in ("true", "shuffled", "off")}, seen["real"], table, eyes.name, None if factors is None else factors[list(drawn.FACTORS)],

@@ -61,7 +61,7 @@ def paint(pipe: AlbumCoverPipeline, # with its scheduler
           music: torch.Tensor | Callable | None, # [N, T, D], or a function from a slice of N to that part of it, or None for no music
           keys: list[str], # N; each names a picture's starting noise
           painting: Painting, # steps, guidance, seed
-          batch: int = 50, # pictures at a time
+          batch: int = 64, # pictures at a time
           desc: str = "painting", # for the progress bar
          ) -> np.ndarray: # uint8 [N, H, W, 3]
     "Make a picture for every prompt; the noise depends on the key alone."

@@ -7,6 +7,8 @@ __all__ = ['results_folder', 'plan', 'in_table', 'command', 'prepare_all', 'reas
 
 # %% ../../nbs/experiments/66_sweep.ipynb #4a81a5bd
 import os, subprocess, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Callable
 
@@ -18,7 +20,7 @@ import torch
 from ..data import covers as drawn
 from ..data.core import AlbumGanError, progress, project_root, shown
 from .controls import sound_table
-from .presets import PRESETS, SIZES, TABLE, is_finished, prepared_for, run_folder, run_preset
+from .presets import PRESETS, SIZES, TABLE, demo_worlds, is_finished, prepared_for, run_folder, run_preset
 from ..models.backbone import find_backbone, load_backbone
 
 # %% ../../nbs/experiments/66_sweep.ipynb #5a1c0ec4
@@ -77,15 +79,24 @@ def prepare_all(runs: pd.DataFrame, # rows of the plan that are to do
                 size: str, # a name from SIZES
                 albums: str | Path, # demo, or an album folder
                ) -> None:
-    "Make the data once, before several runs want it at the same time."
-    for backbone, prompt in dict.fromkeys((PRESETS[p].backbone, PRESETS[p].prompt) for p in runs.preset):
-        model = load_backbone(backbone)
-        one = next(PRESETS[p] for p in runs.preset if PRESETS[p].backbone == backbone and PRESETS[p].prompt == prompt)
-        prepared, _ = prepared_for(one, SIZES[size], model, albums=albums)
-        sound_table(prepared)
-        if prepared.synthetic: # what reads covers is calibrated when it is first used
-            blank = np.zeros((1, model.resolution, model.resolution, 3))
-            drawn.measure(blank, drawn.GENRES[:1]), drawn.read_text_factors(blank)
+    "Make the data once, before several runs want it at the same time; one backbone after the other on a GPU, side by side on cores."
+    ones = list({(PRESETS[p].backbone, PRESETS[p].prompt): p for p in runs.preset}.values())
+    if str(albums) == "demo":
+        for backbone in {PRESETS[p].backbone for p in ones}: demo_worlds(SIZES[size], load_backbone(backbone).resolution)
+    jobs = [(p, size, albums, i == 0, i + 1 == len(ones)) for i, p in enumerate(ones)]
+    workers = 1 if gpu_names() else min(len(ones), os.cpu_count() or 1)
+    if workers == 1: [_prepare_one(*job) for job in jobs]; return
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (max(1, (os.cpu_count() or 1)//workers),)) as pool:
+        for done in [pool.submit(_prepare_one, *job) for job in jobs]: done.result()
+
+def _prepare_one(name, size, albums, first, last):
+    "What the runs of one backbone read; the songs' descriptions and the calibrations, which all of them read, are the first's and the last's."
+    model = load_backbone(PRESETS[name].backbone)
+    prepared, _ = prepared_for(PRESETS[name], SIZES[size], model, albums=albums)
+    if first: sound_table(prepared)
+    if last and prepared.synthetic: # what reads covers is calibrated when it is first used
+        blank = np.zeros((1, model.resolution, model.resolution, 3))
+        drawn.measure(blank, drawn.GENRES[:1]), drawn.read_text_factors(blank)
 
 # %% ../../nbs/experiments/66_sweep.ipynb #00a7b480
 def reason_of(log: Path, # what papermill said

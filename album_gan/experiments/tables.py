@@ -330,14 +330,15 @@ def caption(rows: dict[str, Row], # from `read_rows`
     if not rows: raise AlbumGanError("There is no finished run to make a table of; run nbs/results.ipynb with run True, or name the results folder that has them.")
     r, s = next(iter(rows.values())).runs[0], SIZES[size]
     m, d = r["metrics"], r["data"]
-    epochs = next((x.runs[0]["train"] for n, x in rows.items() if n.startswith("paper-c")), {})
+    fused = [x for n, x in rows.items() if n.startswith("paper-c")]
+    epochs, trained = (fused[0].runs[0]["train"], max(x.seeds for x in fused)) if fused else ({}, 0)
     modern = next((x.runs[0]["train"] for n, x in rows.items() if n.startswith("modern-") and x.runs[0]["train"]["max_steps"]), {})
     return " ".join(filter(None, [
         "**Synthetic albums of the demo world**: music and covers were made by this package." if r["synthetic"] else "Real albums.",
         f"Backbone {d['backbone']}{' and, where the schedule is Stable Diffusion’s, tiny-sd' if any(n.endswith(('-sd', '-start')) for n in rows) else ''}, {r.get('pixels', 64)} × {r.get('pixels', 64)} pixels; {d['train']} albums to train on, {m['n']} of {d['test']} held-out ones measured, {m['songs']['test'] - m['songs']['disjoint'] or 'none'} of them by an artist of the training split.",
         f"Features: {m['features']}; not comparable with published FID. FID's floor: {m['fid_floor']:.1f} ({m['notes'].get('fid_floor', '')}).",
         "MSE: corrected, both pictures in [0, 1]; published, the picture in [-1, 1] and the cover in [0, 1]. Published FID: the first picture of every batch of 4.",
-        f"The paper's recipe: {epochs['max_steps']} albums an epoch instead of 3,429, at most {epochs['sampler_steps']} sampler steps, full gradients, fewer seeds." if epochs else "",
+        f"The paper's recipe: {epochs['max_steps']} albums an epoch instead of 3,429, at most {epochs['sampler_steps']} sampler steps, full gradients, {'one seed' if trained == 1 else f'at most {trained} seeds'} a row." if epochs else "",
         f"The modern recipe: {modern.get('max_steps')} steps of {modern.get('batch_size')}; most ablations have one seed." if modern else "",
         "In brackets: 95 % intervals; what is measured on single albums is averaged over seeds and resampled by artist; KID's error leaves out one artist at a time, FID's half of the albums, and both count the spread over seeds."]))
 
@@ -426,6 +427,7 @@ def curves_figure(rows: dict[str, Row], # from `read_rows`
                 ax.plot(mean.index, smoothed(mean.loss), color=colour, label=f"{PRESETS[n].title}, training", ls="-")
                 if "validation" in mean: ax.plot(mean.validation.dropna(), color=colour, ls="--", marker="o", ms=3, label="   unseen albums")
             ax.set(title=f"{loss} loss", xlabel="optimiser step", ylabel="MSE, pixels in [-1, 1]" if loss == "pixel" else "MSE of what the U-Net predicts")
+            ax.locator_params(axis="x", integer=True)
             if ax.lines: ax.legend(fontsize=7.5, ncols=next((k for k in (2, 3) if len(ax.lines) % (2*k) == 0), 1), loc="upper center", bbox_to_anchor=(.5, -.16))
             else: ax.text(.5, .5, "no such run yet", transform=ax.transAxes, ha="center")
         fig.suptitle("Loss against steps (the paper's Figures 3 and 4): moving averages over seeds")

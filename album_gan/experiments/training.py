@@ -39,6 +39,17 @@ RECIPES["modern"] = dict(residual=True, loss="denoising", lr=2.5e-3, gate_lr_sca
                          warmup=0.1, clip=1.0, drop_text=0.1, min_noise=0.3, music_noise=0.3, num_tokens=8)
 
 # %% ../../nbs/experiments/20_training.ipynb #e8e125f2
+_SHARES = ("warmup", "drop_text", "min_noise", "ema") # from 0 to 1
+_COUNTS = ("batch_size", "num_tokens") # at least one
+
+def _number(name, value, whole):
+    "A recipe's number, checked; papermill reads 1e3 as 1000.0."
+    low, high = 1 if name in _COUNTS else 0, 1 if name in _SHARES else math.inf
+    right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    if not right or (whole and value != int(value)):
+        raise AlbumGanError(f"{name} is {value!r}; give a {'whole ' if whole else ''}number from {low} {'up' if high == math.inf else f'to {high}'}.")
+    return int(value) if whole else value
+
 @dataclass(frozen=True)
 class TrainConfig:
     "Everything that decides what training does, given the data."
@@ -79,12 +90,8 @@ class TrainConfig:
         if unknown := [k for k in changes if k not in known]: raise AlbumGanError(f"A training configuration has no {unknown[0]!r}; it has: {', '.join(known)}.")
         config = cls(recipe=recipe, **{**RECIPES[recipe], **{k: v for k, v in changes.items() if v is not None}})
         FUSIONS[config.fusion], OPTIMIZERS[config.optimizer]
-        for name, kind in known.items():
-            value, low, high = getattr(config, name), *{"batch_size": (1, math.inf), "num_tokens": (1, math.inf), **dict.fromkeys(("warmup", "drop_text", "min_noise", "ema"), (0, 1))}.get(name, (0, math.inf))
-            if kind not in (int, float): continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high or (kind is int and value != int(value)):
-                raise AlbumGanError(f"{name} is {value!r}; give a {'whole ' if kind is int else ''}number from {low} {'up' if high == math.inf else f'to {high}'}.")
-            if kind is int: config = replace(config, **{name: int(value)}) # papermill reads 1e3 as 1000.0
+        numbers = {n: _number(n, getattr(config, n), whole=kind is int) for n, kind in known.items() if kind in (int, float)}
+        config = replace(config, **numbers)
         if config.fusion == "none": config = replace(config, max_steps=0) # nothing to train
         return config
 
@@ -211,7 +218,7 @@ def load_checkpoint(folder: Path, # of checkpoints
             print(f"The checkpoint {shown(found)} is damaged ({getattr(e, 'strerror', None) or e}) and is left out; training goes on from the one before it, or from the beginning.")
             with suppress(OSError): os.replace(found, folder/f".damaged-{found.name}") # of several processes one is first
         except OSError as e: # a passing trouble is no reason to begin anew
-            raise AlbumGanError(f"The checkpoint {shown(found)} could not be read ({e.strerror or e}); nothing was deleted: run the same command again, it goes on from there.") from e
+            raise AlbumGanError(f"The checkpoint {shown(found)} could not be read ({e.strerror or e}); nothing was deleted: run the same command again, it goes on from there; where it stays unreadable, delete that folder, and the one before it is taken.") from e
     return {}, []
 
 # %% ../../nbs/experiments/20_training.ipynb #d24eb17e
