@@ -203,7 +203,7 @@ def test_seeds_widen_the_interval():
 def committed():
     "The committed table, where there is one."
     if not (ROOT/'results'/'table.csv').exists(): pytest.skip('results/table.csv has not been made yet; run make results')
-    return read_rows('results'), pd.read_csv(ROOT/'results'/'table.csv')
+    return read_rows('results', list(PRESETS)), pd.read_csv(ROOT/'results'/'table.csv')  # rows that were named, too
 
 
 def test_committed_table_is_that_of_the_committed_runs(committed):
