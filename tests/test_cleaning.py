@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 from PIL import Image
 
 from album_gan.data.card import dataset_card, genre_counts, summarise, write_card
@@ -40,8 +40,12 @@ def tables(draw):
                              audio='', cover='', **{k: extra[k] for k in sorted(keep)}), dtype=object)
 
 
+ALIKE = pd.DataFrame(dict(album_id='a', song_id=['s0', 's1'], artist='', album='', song='', genre=['', '0'], year=None, audio='', cover='', genres_itunes='Jazz'), dtype=object) # once both have their main genre
+
+
 @settings(max_examples=40, deadline=None)
 @given(tables())
+@example(ALIKE)
 def test_clean_or_one_sentence(df):
     try: clean, changes = clean_albums(df)
     except AlbumGanError as e: assert str(e).endswith('.') and '\n' not in str(e); return

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FIRST_YEAR', 'MEDIA', 'CLEAN_SCHEMA', 'Changes', 'clean_text', 'clean_names', 'parse_date', 'mend_years',
-           'clean_dates', 'plain_title', 'find_albums', 'merge_albums', 'check_media', 'consolidate', 'assign_split',
-           'check_clean', 'clean_albums', 'Cleaned', 'clean_folder', 'read_published', 'folder_from_published', 'main']
+           'clean_dates', 'plain_title', 'find_albums', 'drop_equal', 'merge_albums', 'check_media', 'consolidate',
+           'assign_split', 'check_clean', 'clean_albums', 'Cleaned', 'clean_folder', 'read_published',
+           'folder_from_published', 'main']
 
 # %% ../../nbs/data/54_cleaning.ipynb #3d4bf4a0
 import argparse, html, os, re, shutil, sys, unicodedata
@@ -191,6 +192,15 @@ def find_albums(df: pd.DataFrame, # columns album_id, artist, album, year
         else: known.append((year, i))
     return same
 
+# %% ../../nbs/data/54_cleaning.ipynb #5a1c0f01
+def drop_equal(df: pd.DataFrame, # a checked table with `_row`
+               log: Changes, # where changes go
+              ) -> pd.DataFrame:
+    "Drop rows that equal an earlier one in everything but song_id; what others publish stays as it is."
+    double = df.duplicated([c for c in df.columns if c not in ("song_id", "_row")])
+    if "genre_source" in df: double &= df["genre_source"] != "published"
+    return log.drop(df, double, pd.Series("double: equal to an earlier row in everything but song_id", index=df.index)) if double.any() else df
+
 # %% ../../nbs/data/54_cleaning.ipynb #7789b04c
 def merge_albums(df: pd.DataFrame, # a checked table with `_row`
                  log: Changes, # where changes go
@@ -216,9 +226,7 @@ def merge_albums(df: pd.DataFrame, # a checked table with `_row`
         best = order.groupby("key", sort=False).was.first()
         gone = touched & (df.song != "") & (key.map(best) != was)
         df = log.drop(df, gone, "double: the song is there with " + key.map(order.drop_duplicates("key").join(df.song_id).set_index("key").song_id.to_dict()).astype("str"))
-    rest = [c for c in df.columns if c not in ("song_id", "_row")]
-    double = df.duplicated(rest)
-    if double.any(): df = log.drop(df, double, pd.Series("double: equal to an earlier row in everything but song_id", index=df.index))
+    df = drop_equal(df, log)
     if folder is not None and (df.audio != "").any():
         size = df.audio.map({a: (folder/a).stat().st_size for a in df.audio.unique() if a and (folder/a).is_file()})
         alike = size.notna() & pd.DataFrame(dict(a=df.album_id, s=size)).duplicated(keep=False)
@@ -321,7 +329,8 @@ def clean_albums(df: pd.DataFrame, # an album table, see `COLUMNS`; more columns
     check_clean(df, name)
     if folder is not None: df = check_media(df, log, folder, media)
     df = merge_albums(df, log, folder if media != "none" else None)
-    df = assign_split(consolidate(df, log, rules), test, seed, earlier)
+    df = drop_equal(consolidate(df, log, rules), log) # main genres make rows equal that were not
+    df = assign_split(df, test, seed, earlier)
     return check_albums(df.drop(columns="_row").reset_index(drop=True), name), log.table()
 
 # %% ../../nbs/data/54_cleaning.ipynb #04ea7f47
