@@ -33,7 +33,7 @@ from .metrics import METRIC_KEYS, CoverFeatures, Seen, artists_of, features_of, 
 from .paper import PixelLoss
 from .prepare import Prepared, evaluation, prepare
 from .runs import Painting, held_out, read_metrics, write_config
-from .training import LOSSES, TrainConfig, draw_timesteps, train
+from .training import LOSSES, RECIPES, TrainConfig, draw_timesteps, train
 from ..data import covers as drawn
 from ..models.backbone import Backbone, backbone_fingerprint, find_backbone, load_backbone
 from ..models.pipeline import AlbumCoverPipeline
@@ -92,13 +92,12 @@ class Size:
     n_eval: int # held-out songs to measure, at most
     steps: int # of the modern recipe
     paper_steps: int # albums in the paper recipe's epoch
-    paper_walk: int # steps of the sampler in the paper's training, at most
-    paper_paint: int # steps of the sampler in the paper's evaluation of fused models
+    sampler_steps: int # of any sampler, in training and in painting, at most
     seeds: int # at most
     validation: int # albums of another demo world, to watch and to choose guidance on
 
 SIZES = Registry("size")
-SIZES.update({s.name: s for s in (Size("full", 800, 128, 700, 20, 150, 150, 3, 48), Size("quick", 160, 32, 80, 8, 30, 30, 1, 16), Size("test", 16, 6, 2, 1, 3, 3, 1, 4))})
+SIZES.update({s.name: s for s in (Size("full", 800, 128, 700, 20, 150, 3, 48), Size("quick", 128, 32, 60, 6, 15, 1, 8), Size("test", 16, 6, 2, 1, 2, 1, 4))})
 WORLD, VALIDATION_WORLD = 11, 12 # demo worlds: recipes were tuned on world 0, so nothing here has been looked at before
 
 # %% ../../nbs/experiments/60_presets.ipynb #70b19eb7
@@ -155,7 +154,7 @@ _change("cross-replacing", "modern-cross", "cross attention that replaces the te
 _change("gated-pixel", "modern-gated", "pixel loss through 10 sampler steps, as many U-Net passes", loss="pixel", sampler_steps=10)
 _change("gated-sgd", "modern-gated", "plain gradient descent at 1e-4", optimizer="sgd", lr=1e-4, gate_lr_scale=1.0)
 _change("gated-no-dropout", "modern-gated", "no prompt is ever dropped", drop_text=0.0)
-_change("gated-long", "modern-gated", "1,000 steps, as many as nbs/train.ipynb takes", seeds=3, more=True, max_steps=None)
+_change("gated-long", "modern-gated", f"{RECIPES['modern']['max_steps']:,} steps, as many as nbs/train.ipynb takes", seeds=3, more=True, max_steps=None)
 _change("gated-1-token", "modern-gated", "1 music token", more=True, num_tokens=1)
 _change("gated-77-tokens", "modern-gated", "77 music tokens", more=True, num_tokens=77)
 _change("concat-sd", "modern-concat", "Stable Diffusion's schedule, concatenation", backbone="tiny-sd", more=True, music_start=False)
@@ -171,17 +170,14 @@ def settings(preset: Preset, # which
              size: Size, # how large
             ) -> tuple[TrainConfig, Painting]:
     "A preset in the terms of `train` and `paint`, cut to size."
-    paper, steps = preset.recipe == "paper", size.paper_steps if preset.recipe == "paper" else size.steps
-    changes = dict(preset.train)
-    if preset.train.get("loss") == "pixel": # as many U-Net passes as the denoising loss has
-        steps, changes["sampler_steps"] = max(1, round(size.steps/(preset.train["sampler_steps"] + 1)*2)), min(preset.train["sampler_steps"], size.paper_walk)
-    if paper: changes["sampler_steps"] = size.paper_walk
-    if "max_steps" not in changes or size.name != "full": changes["max_steps"] = steps # reduced means fewer steps for all
-    config = TrainConfig.make(preset.recipe, fusion=preset.fusion, backbone=preset.backbone, seed=seed, **changes)
+    values, steps = RECIPES[preset.recipe] | preset.train, size.steps
+    if preset.recipe == "paper": steps = size.paper_steps
+    elif values["loss"] == "pixel": steps = max(1, round(2*steps/(values["sampler_steps"] + 1))) # as many U-Net passes as the denoising loss has
+    own = preset.train if size.name == "full" else {k: v for k, v in preset.train.items() if k != "max_steps"} # reduced means fewer steps for all
+    config = TrainConfig.make(preset.recipe, fusion=preset.fusion, backbone=preset.backbone, seed=seed, **{"max_steps": steps, **own})
     painting = Painting(**{"n_eval": size.n_eval, **preset.painting})
-    if size.name == "test": painting = replace(painting, num_inference_steps=2)
-    elif paper and painting.num_inference_steps == 150: painting = replace(painting, num_inference_steps=size.paper_paint)
-    return config, painting
+    return (replace(config, sampler_steps=min(config.sampler_steps, size.sampler_steps)),
+            replace(painting, num_inference_steps=min(painting.num_inference_steps, size.sampler_steps)))
 
 # %% ../../nbs/experiments/60_presets.ipynb #8fb70945
 CODE = ("data/covers", "data/demo", "data/folder", "data/sound", "data/splits", "data/synth", "audio/clips", "audio/codec", "audio/encoders", "models/adapter", "models/backbone", "models/conditioner",
