@@ -17,7 +17,8 @@ from sklearn.neighbors import NearestNeighbors
 from album_gan.data.core import AlbumGanError
 from album_gan.experiments import controls
 from album_gan.experiments.controls import copied, density_coverage, look_at_arm, song_rank
-from album_gan.experiments.presets import PRESETS, SIZES, TABLE, is_finished, run_folder, run_stamp, settings
+from album_gan.experiments.experiment import is_finished, run_folder, run_stamp
+from album_gan.experiments.presets import PRESETS, SIZES, TABLE, settings
 from album_gan.experiments.tables import Row, caption, claims, invented_rows, paper_table, read_rows, set_mean, tidy, unguided_table, write_tables
 from drawn_world import DrawnWorld, Eyes
 

@@ -35,7 +35,8 @@ def main(args: list[str]) -> int:
     parser.add_argument('--why', help='what the change was; without it nothing is written')
     given = parser.parse_args(args)
     from album_gan.data.core import write_json
-    from album_gan.experiments.presets import PRESETS, SIZES, run_stamp
+    from album_gan.experiments.experiment import run_stamp
+    from album_gan.experiments.presets import PRESETS, SIZES
     read = lambda file: json.loads(file.read_text(encoding='utf-8'))
     runs = {f.parent.name: read(f) for f in sorted((ROOT/'results'/'runs').glob('*/metrics.json'))}
     runs = {n: r for n, r in runs.items() if 'preset' in r}

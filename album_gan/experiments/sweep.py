@@ -20,7 +20,8 @@ import torch
 from ..data import covers as drawn
 from ..data.core import AlbumGanError, progress, project_root, shown
 from .controls import sound_table
-from .presets import PRESETS, SIZES, TABLE, demo_worlds, is_finished, prepared_for, run_folder, run_preset
+from .experiment import demo_worlds, is_finished, prepared_for, run_folder, run_preset
+from .presets import PRESETS, SIZES, TABLE
 from ..models.backbone import find_backbone, load_backbone
 
 # %% ../../nbs/experiments/66_sweep.ipynb #5a1c0ec4

@@ -28,7 +28,8 @@ from .controls import CONTROLS, gains
 from .metrics import Interval, jackknife, paired_bootstrap
 from .paper import published_conditioner
 from .plots import OKABE_ITO, _figure, cover_grid, smoothed, style, to_markdown
-from .presets import PRESETS, SIZES, TABLE, run_folder
+from .experiment import run_folder
+from .presets import PRESETS, SIZES, TABLE
 from .runs import read_metrics
 
 # %% ../../nbs/experiments/68_tables.ipynb #0e9d69d1

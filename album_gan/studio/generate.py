@@ -122,7 +122,7 @@ def _find_index(folder, about):
     name, _, count = about["albums"].partition("-")
     seed, known = about["data"].get("split_seed", 0), _synthetic(about)
     if known and about["size"]:
-        from album_gan.experiments.presets import WORLD
+        from album_gan.experiments.experiment import WORLD
         return demo_index(about["size"]["albums"], test=0.3, split_seed=seed, seed=WORLD), "" # a row of the results table
     if known and name == "demo" and (not count or count.isdigit()): return demo_index(int(count or 800), split_seed=seed), ""
     return None, "The training covers of this model are not at hand, so whether a cover is copied cannot be told; album_gan.studio.share.export_model(run, folder, index=prepared_index(prepared)) makes a model that has them with it."
