@@ -84,7 +84,7 @@ _change("cross-replacing", "modern-cross", "cross attention that replaces the te
 _change("gated-pixel", "modern-gated", "pixel loss through 10 sampler steps, as many U-Net passes", loss="pixel", sampler_steps=10)
 _change("gated-sgd", "modern-gated", "plain gradient descent at 1e-4", optimizer="sgd", lr=1e-4, gate_lr_scale=1.0)
 _change("gated-no-dropout", "modern-gated", "no prompt is ever dropped", drop_text=0.0)
-_change("gated-long", "modern-gated", f"{RECIPES['modern']['max_steps']:,} steps, as many as nbs/train.ipynb takes", seeds=3, more=True, max_steps=None)
+_change("gated-long", "modern-gated", f"{RECIPES['modern']['max_steps']:,} steps, as many as nbs/train.ipynb takes", seeds=3, more=True, max_steps=RECIPES['modern']['max_steps'])
 _change("gated-1-token", "modern-gated", "1 music token", more=True, num_tokens=1)
 _change("gated-77-tokens", "modern-gated", "77 music tokens", more=True, num_tokens=77)
 _change("concat-sd", "modern-concat", "Stable Diffusion's schedule, concatenation", backbone="tiny-sd", more=True, music_start=False)
