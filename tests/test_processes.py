@@ -68,7 +68,7 @@ def children(pid):
 
 
 def test_killing_one_of_two_ends_both_and_leaves_a_checkpoint(tmp_path):
-    job = subprocess.Popen(command(2, tmp_path, run='killed', max_steps=400), env=os.environ | {'OMP_NUM_THREADS': '1', 'IN_TEST': '1'}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    job = subprocess.Popen(command(2, tmp_path, run='killed', max_steps=400, batch_size=2), env=os.environ | {'OMP_NUM_THREADS': '1', 'IN_TEST': '1'}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     checkpoints = tmp_path/'runs/killed/checkpoints'
     try:
         until = time.time() + 200

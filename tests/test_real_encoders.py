@@ -151,8 +151,9 @@ def _part(args):
 
 def test_two_processes_share_the_songs(songs):
     files = list(songs) + list(songs)[:1]
-    with multiprocessing.get_context('spawn').Pool(2) as pool: halves = pool.map(_part, [(files, (i, 2)) for i in range(2)])
-    alone = _part((files, (0, 1)))
+    with multiprocessing.get_context('spawn').Pool(1) as pool:
+        other = pool.apply_async(_part, [(files, (1, 2))])
+        halves, alone = [_part((files, (0, 2))), other.get(200)], _part((files, (0, 1)))
     assert [len(h) for h in halves] == [2, 1]
     for h, part in zip(halves, (alone[::2], alone[1::2])):
         for (name, e), (other, f) in zip(h, part): assert name == other and np.array_equal(e, f)
