@@ -186,7 +186,11 @@ def overheard(capfd):
     root.removeHandler(handler); root.setLevel(level)
 
 
-@pytest.mark.parametrize('failing, status', [('nobody', 200), *((f, s) for f in SERVICES for s in (401, 429, 500)), *((f, s) for f in KNOWS for s in (200, 302))])
+FAILURES = [('nobody', 200), *((f, s) for f in KNOWS for s in (401, 429, 500, 200, 302)),
+            *((f, (401, 429, 500)[i % 3]) for i, f in enumerate(s for s in SERVICES if s not in KNOWS))]  # who is told no key has none to repeat: one status each
+
+
+@pytest.mark.parametrize('failing, status', FAILURES)
 def test_no_key_is_written_anywhere(failing, status, server, tmp_path, keys, overheard):
     "Through all steps, with one service that fails and repeats what it was told: folder, cache, ledger, logs, output, errors; then again, mended."
     pytest.importorskip('hume_expression_measurement', reason='the extra "hume" is not installed')
@@ -226,11 +230,18 @@ collect = functools.partial(collect, cache={str(tmp_path/'cache')!r}, base_urls=
     assert leaks(everything(tmp_path) + done.stdout + done.stderr) == []
 
 
-@pytest.mark.parametrize('failing', ASKED)
-def test_a_service_that_is_away_for_the_whole_run(failing, server, tmp_path, keys):
-    "The folder is valid, what the others know is in it, the failures are listed; when the service is back a retry gives what a healthy world gives."
+@pytest.fixture(scope='module')
+def healthy(tmp_path_factory):
+    "The albums of a world in which every service answers."
     pytest.importorskip('hume_expression_measurement', reason='the extra "hume" is not installed')
-    healthy = run(server, tmp_path/'healthy', WITH_HUME)
+    with ServiceServer(world=world) as server, pytest.MonkeyPatch.context() as patch:
+        for name, key in KEYS.items(): patch.setenv(name, key)
+        return run(server, tmp_path_factory.mktemp('healthy'), WITH_HUME).albums
+
+
+@pytest.mark.parametrize('failing', ASKED)
+def test_a_service_that_is_away_for_the_whole_run(failing, healthy, server, tmp_path, keys):
+    "The folder is valid, what the others know is in it, the failures are listed; when the service is back a retry gives what a healthy world gives."
     server.fault = lambda service, *_: '503' if service == failing else None
     done = run(server, tmp_path/'away', WITH_HUME)
     assert read_albums(tmp_path/'away'/'albums').equals(done.albums) and read_provenance(tmp_path/'away'/'albums')['synthetic'] is False
@@ -239,7 +250,7 @@ def test_a_service_that_is_away_for_the_whole_run(failing, server, tmp_path, key
     if failing != 'wikipedia': assert len(done.albums) >= 14 and (done.albums.audio != '').sum() >= 14*(failing not in ('deezer', 'deezer_files'))
     del server.fault
     mended = run(server, tmp_path/'away', WITH_HUME, retry=True)
-    assert mended.errors.empty and mended.notes == [] and mended.albums[[*mended.albums.columns[:9]]].equals(healthy.albums[[*mended.albums.columns[:9]]])
+    assert mended.errors.empty and mended.notes == [] and mended.albums[[*mended.albums.columns[:9]]].equals(healthy[[*mended.albums.columns[:9]]])
 
 
 def test_a_wrong_key_is_not_tried_for_every_album(server, tmp_path, keys):

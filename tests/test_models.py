@@ -63,7 +63,7 @@ def covers(backbone, conditioner, scheduler='ddim', prompt=PROMPTS, steps=3, **k
 def test_untrained_or_switched_off_is_prompt_only(backbone, songs, fusion, scheduler):
     untrained, trained = (conditioner_for(backbone, fusion, t) for t in (False, True))
     MusicConditioner.remove(backbone.unet)
-    for w in dict(guidance_text=3.0, steps=2), dict(guidance_text=1.0, steps=2):
+    for w in dict(guidance_text=3.0, steps=2, output_type='latent'), dict(guidance_text=1.0, steps=2, output_type='latent'):
         plain = covers(backbone, None, scheduler, **w)
         assert plain.std() > 0 and torch.isfinite(plain).all()
         for w_music in (0.0, 1.0, 2.0, 3.0):  # with 1 or 3 one of the calls is left out
