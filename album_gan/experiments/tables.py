@@ -491,7 +491,8 @@ def agreement_figure(row: Row, # for example of modern-gated
     arms = {a: v[v.arm == a] for a in ("true", "shuffled")}
     asked = pd.DataFrame([cover_factors(demo_music(i)) for i in arms["true"].index])[list(drawn.FACTORS)]
     fig = factor_scatter(asked, {a: t[list(drawn.FACTORS)].reset_index(drop=True) for a, t in arms.items()}, {f for f, c in drawn.FACTORS.items() if c}, f"{PRESETS[row.preset].title}: the music's factor and the picture's")
-    fig.set_figheight(4.6)
+    for ax in fig.axes: ax.set_anchor("N") # no room above square panels, and legends below them
+    fig.set_figheight(4.3)
     return fig
 
 # %% ../../nbs/experiments/68_tables.ipynb #86e3bef2
