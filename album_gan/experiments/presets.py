@@ -24,11 +24,12 @@ class Size:
     steps: int # of the modern recipe
     paper_steps: int # albums in the paper recipe's epoch
     sampler_steps: int # of any sampler, in training and in painting, at most
+    prompt_steps: int # the same for the paper's prompts alone: guided by 7.5, PNDM falls apart in far fewer than the original's 50
     seeds: int # at most
     validation: int # albums of another demo world, to watch and to choose guidance on
 
 SIZES = Registry("size")
-SIZES.update({s.name: s for s in (Size("full", 800, 128, 700, 20, 150, 3, 48), Size("quick", 96, 24, 50, 4, 12, 1, 8), Size("test", 16, 6, 2, 1, 2, 1, 4))})
+SIZES.update({s.name: s for s in (Size("full", 800, 128, 700, 20, 150, 50, 3, 48), Size("quick", 96, 32, 40, 4, 12, 50, 1, 8), Size("test", 16, 6, 2, 1, 2, 2, 1, 4))})
 
 # %% ../../nbs/experiments/60_presets.ipynb #70b19eb7
 @dataclass(frozen=True)
@@ -105,6 +106,6 @@ def settings(preset: Preset, # which
     elif values["loss"] == "pixel": steps = max(1, round(2*steps/(values["sampler_steps"] + 1))) # as many U-Net passes as the denoising loss has
     own = preset.train if size.name == "full" else {k: v for k, v in preset.train.items() if k != "max_steps"} # reduced means fewer steps for all
     config = TrainConfig.make(preset.recipe, fusion=preset.fusion, backbone=preset.backbone, seed=seed, **{"max_steps": steps, **own})
-    painting = Painting(**{"n_eval": size.n_eval, **preset.painting})
-    return (replace(config, sampler_steps=min(config.sampler_steps, size.sampler_steps)),
-            replace(painting, num_inference_steps=min(painting.num_inference_steps, size.sampler_steps)))
+    painting, most = Painting(**{"n_eval": size.n_eval, **preset.painting}), size.sampler_steps
+    painted = size.prompt_steps if preset.recipe == "paper" and preset.fusion == "none" else most
+    return replace(config, sampler_steps=min(config.sampler_steps, most)), replace(painting, num_inference_steps=min(painting.num_inference_steps, painted))

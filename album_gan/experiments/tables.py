@@ -341,7 +341,7 @@ def caption(rows: dict[str, Row], # from `read_rows`
         "MSE: corrected, both pictures in [0, 1]; published, the picture in [-1, 1] and the cover in [0, 1]. Published FID: the first picture of every batch of 4.",
         f"The paper's recipe: {epochs['max_steps']} albums an epoch instead of 3,429, at most {epochs['sampler_steps']} sampler steps, full gradients, {'one seed' if trained == 1 else f'at most {trained} seeds'} a row." if epochs else "",
         f"The modern recipe: {modern.get('max_steps')} steps of {modern.get('batch_size')}; most ablations have one seed." if modern else "",
-        "" if size == "full" else f"Here no sampler takes more than {s.sampler_steps} steps.",
+        "" if size == "full" else f"Here no sampler takes more than {s.sampler_steps} steps ({s.prompt_steps} for the paper's prompts alone).",
         "In brackets: 95 % intervals; what is measured on single albums is averaged over seeds and resampled by artist; KID's error leaves out one artist at a time, FID's half of the albums, and both count the spread over seeds."]))
 
 # %% ../../nbs/experiments/68_tables.ipynb #c7c9e6d4
