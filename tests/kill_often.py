@@ -1,7 +1,7 @@
 """Kill a short training again and again, at random moments, and see whether it ends with the weights of one left in peace.
 
     python tests/kill_often.py            # 100 kills, then `killed 100 times: same weights`
-    python tests/kill_often.py --disk-full --kills 5 --steps 12  # what tests/test_kills.py does
+    python tests/kill_often.py --disk-full --kills 8 --steps 16  # what tests/test_kills.py does
 
 Every training is a fork of one process that has everything loaded, and saves at every step, so that many of the kills fall into
 the middle of a save; the last one is killed once more, with a checkpoint saved, and goes on in a process of its own, as a user's

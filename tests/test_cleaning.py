@@ -43,7 +43,7 @@ def tables(draw):
 ALIKE = pd.DataFrame(dict(album_id='a', song_id=['s0', 's1'], artist='', album='', song='', genre=['', '0'], year=None, audio='', cover='', genres_itunes='Jazz'), dtype=object) # once both have their main genre
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tables())
 @example(ALIKE)
 def test_clean_or_one_sentence(df):
